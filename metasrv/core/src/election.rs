@@ -1,0 +1,476 @@
+//! One candidate's way to leadership and out of it, as a state machine without I/O.
+//!
+//! The shell feeds [`Event`]s and executes [`Effect`]s; every etcd call comes back as an event. Nothing here trusts
+//! that a call happens: what must end, ends by its deadline.
+//!
+//! | phase | waits for | next |
+//! | --- | --- | --- |
+//! | Idle | the back-off to pass | Granting |
+//! | Granting | a lease of its own for this attempt | Campaigning |
+//! | Campaigning | the campaign to be won; keeps the lease alive meanwhile | ReadingBack |
+//! | ReadingBack | a linearizable read that shows its key with its create revision | Raising |
+//! | Raising | the first fenced transaction: the term | Leading |
+//! | Leading | the end: the deadline, a lost fence, or a request to leave | HandingOver or Idle |
+//! | HandingOver | the shell to stop granting, drain and resign | Idle or Stopped |
+//!
+//! Any failure gives the attempt up: its lease is released (so that no orphan key blocks the queue) and the next
+//! attempt takes a new lease, because a campaign that is cancelled makes etcd delete that lease's key, perhaps late
+//! (design 03, "what goes wrong in practice").
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::id::{Fence, Term};
+use crate::lease::{LeadershipLease, Renewal};
+use crate::time::BootTime;
+use crate::timing::{self, Timing};
+
+/// One try to become leader; answers to calls of an earlier attempt are ignored.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Attempt(pub u64);
+
+/// An etcd lease.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LeaseId(pub i64);
+
+/// Everything that can happen to a candidate.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// Time has passed.
+    Tick,
+    /// The lease for this attempt was granted; `ttl` is what etcd chose.
+    Granted(Attempt, LeaseId, Duration),
+    /// No lease: refused, unreachable, or unknown (such a lease has no key and expires by itself).
+    GrantFailed(Attempt),
+    /// A keep-alive sent at this instant was answered with this TTL; `None`: the lease is gone.
+    KeptAlive(Attempt, BootTime, Option<Duration>),
+    /// The campaign was won, says its answer.
+    Campaigned(Attempt, Fence),
+    /// The campaign ended otherwise; it may still have been won.
+    CampaignFailed(Attempt),
+    /// A linearizable read sent at this instant found (or did not find) our key with our create revision.
+    Read(Attempt, BootTime, KeySeen),
+    /// The first fenced transaction of this term is committed.
+    TermRaised(Attempt, Term),
+    /// It was not, or nobody knows.
+    TermNotRaised(Attempt),
+    /// A fenced write was refused because the fence is gone.
+    FenceLost(Attempt),
+    /// Whoever runs this replica wants it to lead no longer.
+    Leave(Leave),
+    /// The shell stopped granting, drained, and resigned.
+    HandedOver(Attempt),
+}
+
+/// What a read of our own election key showed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KeySeen {
+    /// It is there, with our create revision.
+    Ours,
+    /// It is gone, or somebody else's.
+    NotOurs,
+}
+
+/// Why leadership is given up on request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Leave {
+    /// Another replica shall lead; this one queues again.
+    Transfer,
+    /// This replica ends.
+    Shutdown,
+}
+
+/// Everything a candidate causes.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// Ask for a lease. Answer: `Granted` or `GrantFailed`.
+    Grant(Attempt),
+    /// Send one keep-alive, with a deadline of its own. No answer is no event.
+    KeepAlive(Attempt, LeaseId),
+    /// Campaign until told otherwise. Answer: `Campaigned` or `CampaignFailed`.
+    Campaign(Attempt, LeaseId),
+    /// Read our key, linearizable. No answer is no event.
+    Read(Attempt, Fence),
+    /// Make the first fenced transaction. Answer: `TermRaised` or `TermNotRaised`.
+    RaiseTerm(Attempt, Fence, Arc<LeadershipLease>),
+    /// Serve as leader of this term. The instant is that of the read-back: waits count from it.
+    Lead(Attempt, Term, BootTime),
+    /// Leadership is over and nothing was granted since: drop what only a leader has.
+    StepDown(Attempt, StepDown),
+    /// Stop granting, drain, resign, then say `HandedOver`.
+    HandOver(Attempt),
+    /// End the campaign of this attempt and release its lease until etcd says that it is gone.
+    Release(Attempt, LeaseId),
+    /// This replica will not lead again.
+    Stopped,
+}
+
+/// Why leadership ended without being asked to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StepDown {
+    /// The deadline passed without new evidence.
+    DeadlinePassed,
+    /// etcd says that the lease is gone.
+    LeaseGone,
+    /// The election key is gone, or a fenced write was refused.
+    FenceLost,
+    /// The term could not be raised.
+    TermNotRaised,
+}
+
+impl StepDown {
+    /// Its name in logs and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            StepDown::DeadlinePassed => "deadline_passed",
+            StepDown::LeaseGone => "lease_gone",
+            StepDown::FenceLost => "fence_lost",
+            StepDown::TermNotRaised => "term_not_raised",
+        }
+    }
+}
+
+/// Evidence that this attempt's lease and key live, by the time at which it was asked for.
+#[derive(Clone, Copy, Debug)]
+struct Evidence {
+    kept_alive: BootTime,
+    read: BootTime,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Idle { retry_at: BootTime },
+    Granting { asked_at: BootTime },
+    Campaigning { lease: LeaseId, kept_alive: BootTime },
+    ReadingBack { lease: LeaseId, fence: Fence, kept_alive: BootTime },
+    Serving { lease: LeaseId, fence: Fence, leadership: Arc<LeadershipLease>, evidence: Evidence, serving: Serving },
+    Stopped,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Serving {
+    Raising,
+    Leading,
+    HandingOver(Leave),
+}
+
+/// A candidate.
+#[derive(Debug)]
+pub struct Election {
+    timing: Timing,
+    attempt: Attempt,
+    /// TTL of this attempt's lease, as etcd granted it.
+    ttl: Duration,
+    phase: Phase,
+    next_call_at: BootTime,
+    failures: u32,
+    random: u64,
+}
+
+/// Least and most time between two attempts.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
+impl Election {
+    /// A candidate that makes its first attempt at once. `seed` spreads the back-off of several replicas.
+    pub fn new(timing: Timing, seed: u64, now: BootTime) -> Election {
+        Election {
+            timing,
+            attempt: Attempt(0),
+            ttl: timing.election_ttl,
+            phase: Phase::Idle { retry_at: now },
+            next_call_at: BootTime::MAX,
+            failures: 0,
+            random: seed,
+        }
+    }
+
+    /// Takes one event; returns what to do about it, in this order.
+    pub fn step(&mut self, now: BootTime, event: Event) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        self.take(now, event, &mut effects);
+        self.pass_time(now, &mut effects);
+        effects
+    }
+
+    /// When the next [`Event::Tick`] is due at the latest.
+    pub fn wakes_at(&self) -> BootTime {
+        match &self.phase {
+            Phase::Idle { retry_at } => *retry_at,
+            Phase::Granting { asked_at } => *asked_at + self.timing.election_ttl,
+            Phase::Campaigning { kept_alive, .. } | Phase::ReadingBack { kept_alive, .. } => {
+                self.next_call_at.min(*kept_alive + timing::leadership(self.ttl))
+            }
+            Phase::Serving { leadership, .. } => self.next_call_at.min(leadership.until()),
+            Phase::Stopped => BootTime::MAX,
+        }
+    }
+
+    fn take(&mut self, now: BootTime, event: Event, effects: &mut Vec<Effect>) {
+        match event {
+            Event::Tick => {}
+            Event::Leave(leave) => self.leave(leave, now, effects),
+            Event::Granted(attempt, lease, ttl) => self.granted(attempt, lease, ttl, now, effects),
+            Event::GrantFailed(attempt) if attempt == self.attempt => {
+                if matches!(self.phase, Phase::Granting { .. }) {
+                    self.give_up(now, effects);
+                }
+            }
+            Event::KeptAlive(attempt, sent_at, ttl) if attempt == self.attempt => {
+                self.kept_alive(sent_at, ttl, now, effects);
+            }
+            Event::Campaigned(attempt, fence) if attempt == self.attempt => {
+                if let Phase::Campaigning { lease, kept_alive } = self.phase {
+                    effects.push(Effect::Read(attempt, fence.clone()));
+                    self.phase = Phase::ReadingBack { lease, fence, kept_alive };
+                }
+            }
+            Event::CampaignFailed(attempt) if attempt == self.attempt => {
+                if matches!(self.phase, Phase::Campaigning { .. }) {
+                    self.give_up(now, effects);
+                }
+            }
+            Event::Read(attempt, sent_at, seen) if attempt == self.attempt => {
+                self.read(sent_at, seen, now, effects);
+            }
+            Event::TermRaised(attempt, term) if attempt == self.attempt => {
+                if let Phase::Serving { serving, leadership, evidence, .. } = &mut self.phase
+                    && *serving == Serving::Raising
+                    && leadership.holds(now)
+                {
+                    *serving = Serving::Leading;
+                    self.failures = 0;
+                    effects.push(Effect::Lead(attempt, term, evidence.read));
+                }
+            }
+            Event::TermNotRaised(attempt) if attempt == self.attempt => {
+                if matches!(self.phase, Phase::Serving { serving: Serving::Raising, .. }) {
+                    self.step_down(StepDown::TermNotRaised, now, effects);
+                }
+            }
+            Event::FenceLost(attempt) if attempt == self.attempt => {
+                self.step_down(StepDown::FenceLost, now, effects);
+            }
+            Event::HandedOver(attempt) if attempt == self.attempt => {
+                if let Phase::Serving { lease, serving: Serving::HandingOver(leave), .. } = self.phase {
+                    effects.push(Effect::Release(attempt, lease));
+                    self.rest(leave, now, effects);
+                }
+            }
+            // Answers to calls of an attempt that was given up.
+            Event::GrantFailed(_)
+            | Event::KeptAlive(..)
+            | Event::Campaigned(..)
+            | Event::CampaignFailed(_)
+            | Event::Read(..)
+            | Event::TermRaised(..)
+            | Event::TermNotRaised(_)
+            | Event::FenceLost(_)
+            | Event::HandedOver(_) => {}
+        }
+    }
+
+    fn granted(&mut self, attempt: Attempt, lease: LeaseId, ttl: Duration, now: BootTime, effects: &mut Vec<Effect>) {
+        let Phase::Granting { asked_at } = self.phase else {
+            return effects.push(Effect::Release(attempt, lease));
+        };
+        if attempt != self.attempt {
+            return effects.push(Effect::Release(attempt, lease));
+        }
+        self.ttl = ttl;
+        self.phase = Phase::Campaigning { lease, kept_alive: asked_at };
+        self.next_call_at = now + self.call_interval();
+        effects.push(Effect::Campaign(attempt, lease));
+    }
+
+    fn kept_alive(&mut self, sent_at: BootTime, ttl: Option<Duration>, now: BootTime, effects: &mut Vec<Effect>) {
+        let Some(ttl) = ttl else {
+            return match self.phase {
+                Phase::Serving { .. } => self.step_down(StepDown::LeaseGone, now, effects),
+                _ => self.give_up(now, effects),
+            };
+        };
+        match &mut self.phase {
+            Phase::Campaigning { kept_alive, .. } | Phase::ReadingBack { kept_alive, .. } => {
+                // Past the deadline it may have expired and been counted out already: passing time gives it up.
+                if now < *kept_alive + timing::leadership(self.ttl) {
+                    *kept_alive = sent_at.max(*kept_alive);
+                    self.ttl = ttl;
+                }
+            }
+            Phase::Serving { evidence, .. } => {
+                evidence.kept_alive = sent_at.max(evidence.kept_alive);
+                self.renew(now, effects);
+            }
+            Phase::Idle { .. } | Phase::Granting { .. } | Phase::Stopped => {}
+        }
+    }
+
+    fn read(&mut self, sent_at: BootTime, seen: KeySeen, now: BootTime, effects: &mut Vec<Effect>) {
+        match (&mut self.phase, seen) {
+            (Phase::ReadingBack { .. }, KeySeen::NotOurs) => self.give_up(now, effects),
+            (Phase::ReadingBack { lease, fence, kept_alive }, KeySeen::Ours) => {
+                if now >= *kept_alive + timing::leadership(self.ttl) {
+                    return;
+                }
+                let evidence = Evidence { kept_alive: *kept_alive, read: sent_at };
+                let leadership = Arc::new(LeadershipLease::new((*kept_alive).min(sent_at), self.ttl));
+                effects.push(Effect::RaiseTerm(self.attempt, fence.clone(), Arc::clone(&leadership)));
+                self.phase = Phase::Serving {
+                    lease: *lease,
+                    fence: fence.clone(),
+                    leadership,
+                    evidence,
+                    serving: Serving::Raising,
+                };
+            }
+            (Phase::Serving { .. }, KeySeen::NotOurs) => self.step_down(StepDown::FenceLost, now, effects),
+            (Phase::Serving { evidence, .. }, KeySeen::Ours) => {
+                evidence.read = sent_at.max(evidence.read);
+                self.renew(now, effects);
+            }
+            (Phase::Idle { .. } | Phase::Granting { .. } | Phase::Campaigning { .. } | Phase::Stopped, _) => {}
+        }
+    }
+
+    /// Leadership lasts by the older of the two pieces of evidence: a stuck etcd leader may go on answering
+    /// keep-alives, and a read alone says nothing about the lease.
+    fn renew(&mut self, now: BootTime, effects: &mut Vec<Effect>) {
+        let Phase::Serving { leadership, evidence, .. } = &self.phase else { return };
+        let sent_at = evidence.kept_alive.min(evidence.read);
+        if leadership.renew(sent_at, self.ttl, now) == Renewal::TooLate {
+            self.step_down(StepDown::DeadlinePassed, now, effects);
+        }
+    }
+
+    fn leave(&mut self, leave: Leave, now: BootTime, effects: &mut Vec<Effect>) {
+        match &mut self.phase {
+            Phase::Serving { serving, .. } => match serving {
+                Serving::Leading => {
+                    *serving = Serving::HandingOver(leave);
+                    effects.push(Effect::HandOver(self.attempt));
+                }
+                Serving::HandingOver(before) => {
+                    if leave == Leave::Shutdown {
+                        *before = leave;
+                    }
+                }
+                // It does not lead yet; a transfer has nothing to give, a shutdown gives the attempt up.
+                Serving::Raising if leave == Leave::Transfer => {}
+                Serving::Raising => {
+                    self.release(effects);
+                    self.rest(leave, now, effects);
+                }
+            },
+            Phase::Stopped => {}
+            _ if leave == Leave::Shutdown => {
+                self.release(effects);
+                self.rest(leave, now, effects);
+            }
+            _ => {}
+        }
+    }
+
+    fn step_down(&mut self, why: StepDown, now: BootTime, effects: &mut Vec<Effect>) {
+        let Phase::Serving { leadership, serving, .. } = &self.phase else { return };
+        leadership.end();
+        let serving = *serving;
+        effects.push(Effect::StepDown(self.attempt, why));
+        self.release(effects);
+        match serving {
+            Serving::HandingOver(leave) => self.rest(leave, now, effects),
+            Serving::Raising | Serving::Leading => self.back_off(now),
+        }
+    }
+
+    fn give_up(&mut self, now: BootTime, effects: &mut Vec<Effect>) {
+        self.release(effects);
+        self.back_off(now);
+    }
+
+    /// Releases this attempt's lease, where it has one.
+    fn release(&mut self, effects: &mut Vec<Effect>) {
+        match &self.phase {
+            Phase::Campaigning { lease, .. } | Phase::ReadingBack { lease, .. } => {
+                effects.push(Effect::Release(self.attempt, *lease));
+            }
+            Phase::Serving { lease, leadership, .. } => {
+                leadership.end();
+                effects.push(Effect::Release(self.attempt, *lease));
+            }
+            Phase::Idle { .. } | Phase::Granting { .. } | Phase::Stopped => {}
+        }
+    }
+
+    /// After leadership was left on request: the queue again, or the end.
+    fn rest(&mut self, leave: Leave, now: BootTime, effects: &mut Vec<Effect>) {
+        self.next_call_at = BootTime::MAX;
+        match leave {
+            // Long enough for every other candidate to be ahead in the queue.
+            Leave::Transfer => self.phase = Phase::Idle { retry_at: now + self.timing.keep_alive_interval() },
+            Leave::Shutdown => {
+                self.phase = Phase::Stopped;
+                effects.push(Effect::Stopped);
+            }
+        }
+    }
+
+    fn back_off(&mut self, now: BootTime) {
+        let (least, most) = BACK_OFF;
+        let longest = least.saturating_mul(1 << self.failures.min(6)).min(most);
+        self.failures = self.failures.saturating_add(1);
+        self.random = scramble(self.random);
+        let jitter = longest.saturating_mul(u32::try_from(self.random % 500).unwrap_or(0)) / 1000;
+        self.next_call_at = BootTime::MAX;
+        self.phase = Phase::Idle { retry_at: now + (longest - jitter) };
+    }
+
+    /// What is due by the clock alone.
+    fn pass_time(&mut self, now: BootTime, effects: &mut Vec<Effect>) {
+        match &self.phase {
+            Phase::Idle { retry_at } if now >= *retry_at => {
+                self.attempt = Attempt(self.attempt.0.saturating_add(1));
+                self.phase = Phase::Granting { asked_at: now };
+                effects.push(Effect::Grant(self.attempt));
+            }
+            Phase::Granting { asked_at } if now >= *asked_at + self.timing.election_ttl => self.give_up(now, effects),
+            Phase::Campaigning { lease, kept_alive } | Phase::ReadingBack { lease, kept_alive, .. } => {
+                if now >= *kept_alive + timing::leadership(self.ttl) {
+                    self.give_up(now, effects);
+                } else if now >= self.next_call_at {
+                    effects.push(Effect::KeepAlive(self.attempt, *lease));
+                    if let Phase::ReadingBack { fence, .. } = &self.phase {
+                        effects.push(Effect::Read(self.attempt, fence.clone()));
+                    }
+                    self.next_call_at = now + self.call_interval();
+                }
+            }
+            Phase::Serving { lease, fence, leadership, .. } => {
+                if !leadership.holds(now) {
+                    self.step_down(StepDown::DeadlinePassed, now, effects);
+                } else if now >= self.next_call_at {
+                    effects.push(Effect::KeepAlive(self.attempt, *lease));
+                    effects.push(Effect::Read(self.attempt, fence.clone()));
+                    self.next_call_at = now + self.call_interval();
+                }
+            }
+            Phase::Idle { .. } | Phase::Granting { .. } | Phase::Stopped => {}
+        }
+    }
+
+    /// Time between two keep-alives; etcd may have granted another TTL than was asked for.
+    fn call_interval(&self) -> Duration {
+        (self.ttl / 5).min(self.timing.keep_alive_interval())
+    }
+}
+
+/// One step of the splitmix64 generator (Steele, Lea and Flood, 2014).
+fn scramble(state: u64) -> u64 {
+    let state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let mixed = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    mixed ^ (mixed >> 31)
+}
+
+#[cfg(test)]
+#[path = "election_tests.rs"]
+mod tests;

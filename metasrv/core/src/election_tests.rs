@@ -1,0 +1,231 @@
+//! Goal: each rule of the state machine in `election.rs`. Method: hand-fed events on a hand-moved clock.
+
+use super::*;
+
+const TTL: Duration = Duration::from_secs(5);
+const LEASE: LeaseId = LeaseId(7);
+
+fn at(millis: u64) -> BootTime {
+    BootTime::from_millis(millis)
+}
+
+fn fence() -> Fence {
+    Fence { key: "/election/7".to_owned(), create_revision: 12 }
+}
+
+/// A candidate that campaigns since 0 ms, its first attempt.
+fn campaigning() -> Election {
+    let mut election = Election::new(Timing::default(), 1, at(0));
+    assert!(matches!(election.step(at(0), Event::Tick)[..], [Effect::Grant(Attempt(1))]));
+    let effects = election.step(at(10), Event::Granted(Attempt(1), LEASE, TTL));
+    assert!(matches!(effects[..], [Effect::Campaign(Attempt(1), LEASE)]));
+    election
+}
+
+/// A leader since 30 ms; its evidence dates from 0 ms (lease) and 20 ms (read).
+fn leading() -> (Election, Arc<LeadershipLease>) {
+    let mut election = campaigning();
+    let effects = election.step(at(20), Event::Campaigned(Attempt(1), fence()));
+    assert!(matches!(effects[..], [Effect::Read(..)]), "winning counts only after a read-back");
+    let effects = election.step(at(25), Event::Read(Attempt(1), at(20), KeySeen::Ours));
+    let [Effect::RaiseTerm(Attempt(1), _, leadership)] = &effects[..] else { panic!("{effects:?}") };
+    let leadership = Arc::clone(leadership);
+    let effects = election.step(at(30), Event::TermRaised(Attempt(1), Term(3)));
+    assert!(matches!(effects[..], [Effect::Lead(Attempt(1), Term(3), read)] if read == at(20)));
+    (election, leadership)
+}
+
+fn names(effects: &[Effect]) -> Vec<&'static str> {
+    effects
+        .iter()
+        .map(|effect| match effect {
+            Effect::Grant(_) => "grant",
+            Effect::KeepAlive(..) => "keep alive",
+            Effect::Campaign(..) => "campaign",
+            Effect::Read(..) => "read",
+            Effect::RaiseTerm(..) => "raise term",
+            Effect::Lead(..) => "lead",
+            Effect::StepDown(..) => "step down",
+            Effect::HandOver(_) => "hand over",
+            Effect::Release(..) => "release",
+            Effect::Stopped => "stopped",
+        })
+        .collect()
+}
+
+#[test]
+fn the_lease_is_kept_alive_while_waiting_in_the_queue() {
+    let mut election = campaigning();
+    assert_eq!(names(&election.step(at(1_010), Event::Tick)), ["keep alive"]);
+    election.step(at(1_020), Event::KeptAlive(Attempt(1), at(1_010), Some(TTL)));
+    assert_eq!(names(&election.step(at(5_500), Event::Tick)), ["keep alive"], "renewed: it goes on");
+}
+
+#[test]
+fn a_lease_that_expires_in_the_queue_is_released_and_a_new_one_taken() {
+    let mut election = campaigning();
+    assert_eq!(names(&election.step(at(4_900), Event::Tick)), ["release"]);
+    let retry_at = election.wakes_at();
+    assert!(matches!(election.step(retry_at, Event::Tick)[..], [Effect::Grant(Attempt(2))]));
+}
+
+#[test]
+fn a_lease_that_etcd_calls_gone_ends_the_campaign() {
+    let mut election = campaigning();
+    assert_eq!(names(&election.step(at(1_000), Event::KeptAlive(Attempt(1), at(990), None))), ["release"]);
+}
+
+#[test]
+fn a_failed_campaign_is_released_because_it_may_have_been_won() {
+    let mut election = campaigning();
+    assert_eq!(names(&election.step(at(100), Event::CampaignFailed(Attempt(1)))), ["release"]);
+}
+
+#[test]
+fn a_win_that_the_read_back_does_not_show_is_no_win() {
+    let mut election = campaigning();
+    election.step(at(20), Event::Campaigned(Attempt(1), fence()));
+    assert_eq!(names(&election.step(at(25), Event::Read(Attempt(1), at(20), KeySeen::NotOurs))), ["release"]);
+}
+
+#[test]
+fn leadership_ends_by_its_deadline_without_anybody_saying_so() {
+    let (mut election, leadership) = leading();
+    assert!(leadership.holds(at(4_700)));
+    assert_eq!(names(&election.step(at(4_900), Event::Tick)), ["step down", "release"]);
+    assert!(!leadership.holds(at(4_700)));
+}
+
+#[test]
+fn leadership_lasts_by_the_older_of_its_two_pieces_of_evidence() {
+    let (mut election, leadership) = leading();
+    let before = leadership.until();
+    election.step(at(1_000), Event::KeptAlive(Attempt(1), at(990), Some(TTL)));
+    assert_eq!(leadership.until(), at(20) + timing::leadership(TTL), "the read is older");
+    election.step(at(1_010), Event::Read(Attempt(1), at(995), KeySeen::Ours));
+    assert_eq!(leadership.until(), at(990) + timing::leadership(TTL), "now the keep-alive is");
+    assert!(leadership.until() > before);
+}
+
+#[test]
+fn keep_alives_and_reads_go_out_five_times_in_a_ttl_without_waiting_for_answers() {
+    let (mut election, _) = leading();
+    for second in 1..=4_u64 {
+        assert_eq!(names(&election.step(at(second * 1_000 + 30), Event::Tick)), ["keep alive", "read"]);
+    }
+}
+
+#[test]
+fn an_answer_after_the_deadline_does_not_bring_leadership_back() {
+    let (mut election, leadership) = leading();
+    let effects = election.step(at(9_000), Event::KeptAlive(Attempt(1), at(4_000), Some(TTL)));
+    assert_eq!(names(&effects), ["step down", "release"], "as after SIGSTOP: the answer was waiting in the socket");
+    assert!(!leadership.holds(at(9_000)));
+}
+
+#[test]
+fn a_lost_fence_ends_leadership_at_once() {
+    let (mut election, leadership) = leading();
+    assert_eq!(names(&election.step(at(100), Event::FenceLost(Attempt(1)))), ["step down", "release"]);
+    assert!(!leadership.holds(at(100)));
+}
+
+#[test]
+fn a_read_that_shows_another_key_ends_leadership_at_once() {
+    let (mut election, _) = leading();
+    let effects = election.step(at(100), Event::Read(Attempt(1), at(90), KeySeen::NotOurs));
+    assert_eq!(names(&effects), ["step down", "release"]);
+}
+
+#[test]
+fn a_transfer_hands_over_first_and_queues_again_later() {
+    let (mut election, leadership) = leading();
+    assert_eq!(names(&election.step(at(100), Event::Leave(Leave::Transfer))), ["hand over"]);
+    assert!(leadership.holds(at(100)), "draining is still fenced work of this term");
+    assert_eq!(names(&election.step(at(200), Event::HandedOver(Attempt(1)))), ["release"]);
+    assert!(election.step(at(300), Event::Tick).is_empty(), "others are let go first");
+    assert_eq!(names(&election.step(at(1_200), Event::Tick)), ["grant"]);
+}
+
+#[test]
+fn a_shutdown_hands_over_and_stops() {
+    let (mut election, _) = leading();
+    assert_eq!(names(&election.step(at(100), Event::Leave(Leave::Shutdown))), ["hand over"]);
+    assert_eq!(names(&election.step(at(200), Event::HandedOver(Attempt(1)))), ["release", "stopped"]);
+    assert_eq!(election.wakes_at(), BootTime::MAX);
+}
+
+#[test]
+fn a_shutdown_while_queued_releases_its_place() {
+    let mut election = campaigning();
+    assert_eq!(names(&election.step(at(100), Event::Leave(Leave::Shutdown))), ["release", "stopped"]);
+}
+
+#[test]
+fn a_lease_that_is_granted_too_late_is_released() {
+    let mut election = Election::new(Timing::default(), 1, at(0));
+    election.step(at(0), Event::Tick);
+    election.step(at(6_000), Event::Tick);
+    let effects = election.step(at(6_001), Event::Granted(Attempt(1), LEASE, TTL));
+    assert!(matches!(effects[..], [Effect::Release(Attempt(1), LEASE)]));
+}
+
+#[test]
+fn answers_of_an_earlier_attempt_change_nothing() {
+    let (mut election, _) = leading();
+    election.step(at(100), Event::FenceLost(Attempt(1)));
+    let retry_at = election.wakes_at();
+    election.step(retry_at, Event::Tick);
+    election.step(retry_at, Event::Granted(Attempt(2), LeaseId(8), TTL));
+    for late in [
+        Event::KeptAlive(Attempt(1), retry_at, None),
+        Event::Campaigned(Attempt(1), fence()),
+        Event::CampaignFailed(Attempt(1)),
+        Event::FenceLost(Attempt(1)),
+        Event::HandedOver(Attempt(1)),
+    ] {
+        assert!(election.step(retry_at, late).is_empty());
+    }
+}
+
+proptest::proptest! {
+    /// Whatever happens in whatever order: between a step-down and the next win nothing leads, and leadership is
+    /// only ever announced while its lease holds.
+    #[test]
+    fn no_order_of_events_leads_without_a_lease(script in proptest::collection::vec((0_u64..2_500, 0_u8..12), 1..200)) {
+        let mut election = Election::new(Timing::default(), 1, at(0));
+        let mut now = at(0);
+        let mut lease: Option<Arc<LeadershipLease>> = None;
+        for (passed, what) in script {
+            now = now + Duration::from_millis(passed);
+            let attempt = election.attempt;
+            let sent_at = now.before(Duration::from_millis(passed));
+            let event = match what {
+                0 => Event::Granted(attempt, LEASE, TTL),
+                1 => Event::GrantFailed(attempt),
+                2 => Event::KeptAlive(attempt, sent_at, Some(TTL)),
+                3 => Event::KeptAlive(attempt, sent_at, None),
+                4 => Event::Campaigned(attempt, fence()),
+                5 => Event::CampaignFailed(attempt),
+                6 => Event::Read(attempt, sent_at, KeySeen::Ours),
+                7 => Event::Read(attempt, sent_at, KeySeen::NotOurs),
+                8 => Event::TermRaised(attempt, Term(1)),
+                9 => Event::Leave(Leave::Transfer),
+                10 => Event::HandedOver(attempt),
+                _ => Event::Tick,
+            };
+            for effect in election.step(now, event) {
+                match effect {
+                    Effect::RaiseTerm(_, _, fresh) => lease = Some(fresh),
+                    Effect::Lead(..) => proptest::prop_assert!(lease.as_ref().is_some_and(|lease| lease.holds(now))),
+                    Effect::StepDown(..) | Effect::Release(..) => {
+                        if let Some(lease) = lease.take() {
+                            proptest::prop_assert!(!lease.holds(now));
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+}

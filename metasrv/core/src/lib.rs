@@ -1,0 +1,27 @@
+//! The pure core of metasrv: what can be decided without I/O is decided here.
+//!
+//! Nothing in this crate reads a clock, draws a random number, logs, or waits. `now` is always an argument,
+//! randomness is a number that is handed in, iteration is ordered. The shells (`metasrv`, `datanode`) execute
+//! what is decided here, and the same functions run in simulation and in the model checker.
+//!
+//! One file, one domain word:
+//!
+//! | file | what it decides |
+//! | --- | --- |
+//! | [`time`] | what an instant is, and the [`time::Clock`] that hands it in |
+//! | [`id`] | the identities: nodes, incarnations, regions, terms, epochs, fences |
+//! | [`timing`] | every duration, derived from a few inputs |
+//! | [`lease`] | until when a leader leads and a datanode may write |
+//! | [`election`] | one candidate's way to leadership and out of it |
+//! | [`settlement`] | how long a new term waits for what its predecessors may have granted |
+//! | [`incarnation`] | which process of a node may be granted leases |
+//! | [`grant`] | which of the reported regions a heartbeat renews, opens, or closes |
+
+pub mod election;
+pub mod grant;
+pub mod id;
+pub mod incarnation;
+pub mod lease;
+pub mod settlement;
+pub mod time;
+pub mod timing;
