@@ -270,12 +270,19 @@ impl Election {
     }
 
     fn granted(&mut self, attempt: Attempt, lease: LeaseId, ttl: Duration, now: BootTime, effects: &mut Vec<Effect>) {
-        let Phase::Granting { asked_at } = self.phase else {
-            return effects.push(Effect::Release(attempt, lease));
+        let asked_at = match self.phase {
+            Phase::Granting { asked_at } if attempt == self.attempt => asked_at,
+            // The answer was repeated.
+            Phase::Campaigning { lease: held, .. }
+            | Phase::ReadingBack { lease: held, .. }
+            | Phase::Serving { lease: held, .. }
+                if held == lease =>
+            {
+                return;
+            }
+            // It came too late: nobody uses this lease.
+            _ => return effects.push(Effect::Release(attempt, lease)),
         };
-        if attempt != self.attempt {
-            return effects.push(Effect::Release(attempt, lease));
-        }
         self.ttl = ttl;
         self.phase = Phase::Campaigning { lease, kept_alive: asked_at };
         self.next_call_at = now + self.call_interval();
