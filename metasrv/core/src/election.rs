@@ -42,8 +42,8 @@ pub enum Event {
     Granted(Attempt, LeaseId, Duration),
     /// No lease: refused, unreachable, or unknown (such a lease has no key and expires by itself).
     GrantFailed(Attempt),
-    /// A keep-alive sent at this instant was answered with this TTL; `None`: the lease is gone.
-    KeptAlive(Attempt, BootTime, Option<Duration>),
+    /// A keep-alive sent at this instant was answered.
+    KeptAlive(Attempt, BootTime, LeaseSeen),
     /// The campaign was won, says its answer.
     Campaigned(Attempt, Fence),
     /// The campaign ended otherwise; it may still have been won.
@@ -60,6 +60,15 @@ pub enum Event {
     Leave(Leave),
     /// The shell stopped granting, drained, and resigned.
     HandedOver(Attempt),
+}
+
+/// What a keep-alive's answer showed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LeaseSeen {
+    /// The lease lives for another TTL.
+    Alive,
+    /// It is gone.
+    Gone,
 }
 
 /// What a read of our own election key showed.
@@ -215,8 +224,8 @@ impl Election {
                     self.give_up(now, effects);
                 }
             }
-            Event::KeptAlive(attempt, sent_at, ttl) if attempt == self.attempt => {
-                self.kept_alive(sent_at, ttl, now, effects);
+            Event::KeptAlive(attempt, sent_at, seen) if attempt == self.attempt => {
+                self.kept_alive(sent_at, seen, now, effects);
             }
             Event::Campaigned(attempt, fence) if attempt == self.attempt => {
                 if let Phase::Campaigning { lease, kept_alive } = self.phase {
@@ -289,19 +298,19 @@ impl Election {
         effects.push(Effect::Campaign(attempt, lease));
     }
 
-    fn kept_alive(&mut self, sent_at: BootTime, ttl: Option<Duration>, now: BootTime, effects: &mut Vec<Effect>) {
-        let Some(ttl) = ttl else {
+    fn kept_alive(&mut self, sent_at: BootTime, seen: LeaseSeen, now: BootTime, effects: &mut Vec<Effect>) {
+        if seen == LeaseSeen::Gone {
             return match self.phase {
                 Phase::Serving { .. } => self.step_down(StepDown::LeaseGone, now, effects),
-                _ => self.give_up(now, effects),
+                Phase::Campaigning { .. } | Phase::ReadingBack { .. } => self.give_up(now, effects),
+                Phase::Idle { .. } | Phase::Granting { .. } | Phase::Stopped => {}
             };
-        };
+        }
         match &mut self.phase {
             Phase::Campaigning { kept_alive, .. } | Phase::ReadingBack { kept_alive, .. } => {
                 // Past the deadline it may have expired and been counted out already: passing time gives it up.
                 if now < *kept_alive + timing::leadership(self.ttl) {
                     *kept_alive = sent_at.max(*kept_alive);
-                    self.ttl = ttl;
                 }
             }
             Phase::Serving { evidence, .. } => {

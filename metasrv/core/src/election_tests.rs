@@ -57,7 +57,7 @@ fn names(effects: &[Effect]) -> Vec<&'static str> {
 fn the_lease_is_kept_alive_while_waiting_in_the_queue() {
     let mut election = campaigning();
     assert_eq!(names(&election.step(at(1_010), Event::Tick)), ["keep alive"]);
-    election.step(at(1_020), Event::KeptAlive(Attempt(1), at(1_010), Some(TTL)));
+    election.step(at(1_020), Event::KeptAlive(Attempt(1), at(1_010), LeaseSeen::Alive));
     assert_eq!(names(&election.step(at(5_500), Event::Tick)), ["keep alive"], "renewed: it goes on");
 }
 
@@ -72,7 +72,7 @@ fn a_lease_that_expires_in_the_queue_is_released_and_a_new_one_taken() {
 #[test]
 fn a_lease_that_etcd_calls_gone_ends_the_campaign() {
     let mut election = campaigning();
-    assert_eq!(names(&election.step(at(1_000), Event::KeptAlive(Attempt(1), at(990), None))), ["release"]);
+    assert_eq!(names(&election.step(at(1_000), Event::KeptAlive(Attempt(1), at(990), LeaseSeen::Gone))), ["release"]);
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn leadership_ends_by_its_deadline_without_anybody_saying_so() {
 fn leadership_lasts_by_the_older_of_its_two_pieces_of_evidence() {
     let (mut election, leadership) = leading();
     let before = leadership.until();
-    election.step(at(1_000), Event::KeptAlive(Attempt(1), at(990), Some(TTL)));
+    election.step(at(1_000), Event::KeptAlive(Attempt(1), at(990), LeaseSeen::Alive));
     assert_eq!(leadership.until(), at(20) + timing::leadership(TTL), "the read is older");
     election.step(at(1_010), Event::Read(Attempt(1), at(995), KeySeen::Ours));
     assert_eq!(leadership.until(), at(990) + timing::leadership(TTL), "now the keep-alive is");
@@ -118,7 +118,7 @@ fn keep_alives_and_reads_go_out_five_times_in_a_ttl_without_waiting_for_answers(
 #[test]
 fn an_answer_after_the_deadline_does_not_bring_leadership_back() {
     let (mut election, leadership) = leading();
-    let effects = election.step(at(9_000), Event::KeptAlive(Attempt(1), at(4_000), Some(TTL)));
+    let effects = election.step(at(9_000), Event::KeptAlive(Attempt(1), at(4_000), LeaseSeen::Alive));
     assert_eq!(names(&effects), ["step down", "release"], "as after SIGSTOP: the answer was waiting in the socket");
     assert!(!leadership.holds(at(9_000)));
 }
@@ -178,7 +178,7 @@ fn answers_of_an_earlier_attempt_change_nothing() {
     election.step(retry_at, Event::Tick);
     election.step(retry_at, Event::Granted(Attempt(2), LeaseId(8), TTL));
     for late in [
-        Event::KeptAlive(Attempt(1), retry_at, None),
+        Event::KeptAlive(Attempt(1), retry_at, LeaseSeen::Gone),
         Event::Campaigned(Attempt(1), fence()),
         Event::CampaignFailed(Attempt(1)),
         Event::FenceLost(Attempt(1)),
@@ -203,8 +203,8 @@ proptest::proptest! {
             let event = match what {
                 0 => Event::Granted(attempt, LEASE, TTL),
                 1 => Event::GrantFailed(attempt),
-                2 => Event::KeptAlive(attempt, sent_at, Some(TTL)),
-                3 => Event::KeptAlive(attempt, sent_at, None),
+                2 => Event::KeptAlive(attempt, sent_at, LeaseSeen::Alive),
+                3 => Event::KeptAlive(attempt, sent_at, LeaseSeen::Gone),
                 4 => Event::Campaigned(attempt, fence()),
                 5 => Event::CampaignFailed(attempt),
                 6 => Event::Read(attempt, sent_at, KeySeen::Ours),

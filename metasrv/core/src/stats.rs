@@ -1,0 +1,224 @@
+//! The epoch cache in front of the persisted stats: what a datanode reported since the last drain.
+//!
+//! `node_epoch` tells incarnations apart. A higher one than the cache's drops what the older process reported and is
+//! drained at once, so that readers soon see the new process; a lower one is ignored; an equal one appends, and at a
+//! threshold everything cached is drained in one batch.
+
+use crate::id::{Epoch, RegionId};
+
+/// What one heartbeat reported of a datanode.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct NodeStat {
+    /// Wall clock of the leader, in milliseconds since 1970.
+    pub timestamp_ms: u64,
+    /// Read capacity units of the period, over all regions.
+    pub rcus: i64,
+    /// Write capacity units of the period, over all regions.
+    pub wcus: i64,
+    /// Bytes, over all regions.
+    pub approximate_bytes: i64,
+    /// The regions.
+    pub regions: Vec<RegionStat>,
+}
+
+/// What one heartbeat reported of a region.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct RegionStat {
+    /// The region.
+    pub region: RegionId,
+    /// The epoch it is held under; 0 from peers that do not know of epochs.
+    pub epoch: Epoch,
+    /// Read capacity units of the period.
+    pub rcus: i64,
+    /// Write capacity units of the period.
+    pub wcus: i64,
+    /// Bytes.
+    pub approximate_bytes: i64,
+    /// Name of its engine.
+    pub engine: String,
+    /// Its role, as on the wire.
+    pub role: u32,
+}
+
+impl NodeStat {
+    /// About how many bytes it takes when it is stored.
+    pub fn approximate_size(&self) -> usize {
+        let regions = self.regions.iter().map(|region| region.engine.len().saturating_add(REGION_BYTES));
+        regions.fold(NODE_BYTES, usize::saturating_add)
+    }
+}
+
+/// A stored stat without regions.
+const NODE_BYTES: usize = 48;
+/// A stored region without the name of its engine.
+const REGION_BYTES: usize = 40;
+/// Heartbeats of one batch.
+const THRESHOLD: usize = 10;
+/// Bytes of one batch: well below what one transaction takes.
+const THRESHOLD_BYTES: usize = 256 * 1024;
+/// What could not be drained is kept up to this many heartbeats; the oldest go first.
+const MOST_KEPT: usize = THRESHOLD * 2;
+
+/// What became of a stat that was offered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// It is cached.
+    Appended,
+    /// It is cached, and it is time to drain.
+    Flush,
+    /// It is ignored: a process of this higher epoch is known.
+    Stale {
+        /// The epoch.
+        known: u64,
+    },
+}
+
+/// What is drained in one go.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Batch {
+    /// The process that reported it.
+    pub node_epoch: u64,
+    /// The oldest first.
+    pub stats: Vec<NodeStat>,
+}
+
+/// The cache of one datanode.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct EpochCache {
+    epoch: Option<u64>,
+    stats: Vec<NodeStat>,
+    bytes: usize,
+}
+
+impl EpochCache {
+    /// Takes a stat of the process with this `node_epoch`.
+    pub fn offer(&mut self, node_epoch: u64, stat: NodeStat) -> Verdict {
+        if let Some(known) = self.epoch
+            && node_epoch < known
+        {
+            return Verdict::Stale { known };
+        }
+        let newer = self.epoch != Some(node_epoch);
+        if newer {
+            *self = EpochCache { epoch: Some(node_epoch), ..EpochCache::default() };
+        }
+        self.bytes = self.bytes.saturating_add(stat.approximate_size());
+        self.stats.push(stat);
+        self.shorten();
+        if newer || self.stats.len() >= THRESHOLD || self.bytes >= THRESHOLD_BYTES {
+            Verdict::Flush
+        } else {
+            Verdict::Appended
+        }
+    }
+
+    /// Takes everything cached out. `None` where there is nothing.
+    pub fn drain(&mut self) -> Option<Batch> {
+        let node_epoch = self.epoch.filter(|_| !self.stats.is_empty())?;
+        self.bytes = 0;
+        Some(Batch { node_epoch, stats: std::mem::take(&mut self.stats) })
+    }
+
+    /// Takes a batch back that could not be written, in front of what came since. A batch of an older process is
+    /// dropped.
+    pub fn restore(&mut self, mut batch: Batch) {
+        if self.epoch != Some(batch.node_epoch) {
+            return;
+        }
+        batch.stats.append(&mut self.stats);
+        self.stats = batch.stats;
+        self.bytes = self.stats.iter().map(NodeStat::approximate_size).fold(0, usize::saturating_add);
+        self.shorten();
+    }
+
+    fn shorten(&mut self) {
+        let excess = self.stats.len().saturating_sub(MOST_KEPT);
+        for dropped in self.stats.drain(..excess) {
+            self.bytes = self.bytes.saturating_sub(dropped.approximate_size());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stat(timestamp_ms: u64) -> NodeStat {
+        NodeStat { timestamp_ms, ..NodeStat::default() }
+    }
+
+    fn times(batch: Option<Batch>) -> Vec<u64> {
+        batch.map(|batch| batch.stats.iter().map(|stat| stat.timestamp_ms).collect()).unwrap_or_default()
+    }
+
+    #[test]
+    fn the_first_stat_of_a_process_is_drained_at_once() {
+        let mut cache = EpochCache::default();
+        assert_eq!(cache.offer(5, stat(1)), Verdict::Flush);
+        assert_eq!(times(cache.drain()), [1]);
+        assert_eq!(cache.drain(), None);
+    }
+
+    #[test]
+    fn equal_epochs_append_until_the_threshold() {
+        let mut cache = EpochCache::default();
+        cache.offer(5, stat(0));
+        cache.drain();
+        for time in 1..10 {
+            assert_eq!(cache.offer(5, stat(time)), Verdict::Appended);
+        }
+        assert_eq!(cache.offer(5, stat(10)), Verdict::Flush);
+        assert_eq!(times(cache.drain()), (1..=10).collect::<Vec<_>>(), "all of them, in one batch");
+    }
+
+    #[test]
+    fn a_higher_epoch_drops_what_the_older_process_reported() {
+        let mut cache = EpochCache::default();
+        cache.offer(5, stat(1));
+        cache.offer(5, stat(2));
+        assert_eq!(cache.offer(6, stat(3)), Verdict::Flush);
+        assert_eq!(cache.drain(), Some(Batch { node_epoch: 6, stats: vec![stat(3)] }));
+    }
+
+    #[test]
+    fn a_lower_epoch_is_ignored() {
+        let mut cache = EpochCache::default();
+        cache.offer(6, stat(1));
+        assert_eq!(cache.offer(5, stat(2)), Verdict::Stale { known: 6 });
+        assert_eq!(times(cache.drain()), [1]);
+        assert_eq!(cache.offer(5, stat(3)), Verdict::Stale { known: 6 }, "also when nothing is cached");
+    }
+
+    #[test]
+    fn large_stats_are_drained_early() {
+        let mut cache = EpochCache::default();
+        cache.offer(5, stat(0));
+        cache.drain();
+        let large = NodeStat { regions: vec![RegionStat::default(); 10_000], ..stat(1) };
+        assert_eq!(cache.offer(5, large), Verdict::Flush);
+    }
+
+    #[test]
+    fn what_could_not_be_written_comes_back_in_front_and_is_bounded() {
+        let mut cache = EpochCache::default();
+        cache.offer(5, stat(1));
+        let batch = cache.drain().unwrap();
+        cache.offer(5, stat(2));
+        cache.restore(batch);
+        assert_eq!(times(cache.drain()), [1, 2]);
+        for time in 0..50 {
+            cache.offer(5, stat(time));
+        }
+        assert_eq!(times(cache.drain()), (30..50).collect::<Vec<_>>(), "the oldest go first");
+    }
+
+    #[test]
+    fn a_batch_of_an_older_process_does_not_come_back() {
+        let mut cache = EpochCache::default();
+        cache.offer(5, stat(1));
+        let batch = cache.drain().unwrap();
+        cache.offer(6, stat(2));
+        cache.restore(batch);
+        assert_eq!(times(cache.drain()), [2]);
+    }
+}
