@@ -1,0 +1,214 @@
+//! Keeps a frontend registered: a heartbeat at the interval on a stream to the leader, and another stream whenever that
+//! one ends, for whatever reason.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use metasrv_proto::meta::{HeartbeatRequest, HeartbeatResponse, NodeInfo, Peer, Role};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
+use tracing::{debug, info, warn};
+
+use crate::client::MetaClient;
+use crate::config::{ConfigError, Violation, parse_address};
+use crate::error::ClientError;
+use crate::heartbeat::{HeartbeatSender, HeartbeatStream};
+
+/// What a frontend says of itself.
+#[derive(Clone, Debug)]
+pub struct FrontendOptions {
+    /// `host:port` of its own service.
+    pub addr: String,
+    /// Time between two heartbeats, until metasrv dictates another one.
+    pub interval: Duration,
+    /// Version and host, for people.
+    pub info: NodeInfo,
+}
+
+/// A frontend that stays registered until it is stopped or dropped.
+pub struct FrontendTask {
+    registered: watch::Receiver<Option<u64>>,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl FrontendTask {
+    /// Starts. The client's role has to be [`Role::Frontend`].
+    pub fn start(client: MetaClient, options: FrontendOptions) -> Result<FrontendTask, ConfigError> {
+        let mut violations = Vec::new();
+        if client.config().role != Role::Frontend {
+            violations.push(Violation {
+                field: "role",
+                rule: "the client of a frontend has the role FRONTEND".to_owned(),
+            });
+        }
+        if let Err(why) = parse_address(&options.addr) {
+            violations.push(Violation { field: "addr", rule: format!("{:?} {why}", options.addr) });
+        }
+        if options.interval.is_zero() {
+            violations.push(Violation { field: "interval", rule: "must be more than zero".to_owned() });
+        }
+        if !violations.is_empty() {
+            return Err(ConfigError { violations });
+        }
+        let (registered_sender, registered) = watch::channel(None);
+        let (stop, stopped) = watch::channel(false);
+        let own = Frontend {
+            client,
+            options,
+            node_epoch: wall_clock_ms(),
+            nonce: rand::random::<u64>().max(1),
+            registered: registered_sender,
+        };
+        let task = tokio::spawn(own.run(stopped));
+        Ok(FrontendTask { registered, stop, task })
+    }
+
+    /// The id that metasrv gave it, once it is registered; `None` while it has no stream.
+    pub fn member_id(&self) -> Option<u64> {
+        *self.registered.borrow()
+    }
+
+    /// Waits until it is registered and returns its id. `None` if it was stopped.
+    pub async fn registered(&self) -> Option<u64> {
+        let mut registered = self.registered.clone();
+        let seen = registered.wait_for(Option::is_some).await.ok()?;
+        *seen
+    }
+
+    /// Ends the stream and the task.
+    pub async fn stop(mut self) {
+        let _ = self.stop.send(true);
+        if (&mut self.task).await.is_err() {
+            warn!("the frontend's heartbeat task did not end by itself");
+        }
+    }
+}
+
+impl Drop for FrontendTask {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// What the task owns.
+struct Frontend {
+    client: MetaClient,
+    options: FrontendOptions,
+    node_epoch: u64,
+    nonce: u64,
+    registered: watch::Sender<Option<u64>>,
+}
+
+impl Frontend {
+    async fn run(self, mut stopped: watch::Receiver<bool>) {
+        let stop = async move {
+            // An error means that the handle is gone, which ends the task as well.
+            let _ = stopped.wait_for(|stop| *stop).await;
+        };
+        tokio::select! {
+            biased;
+            () = stop => {}
+            () = self.keep_registered() => {}
+        }
+        self.registered.send_replace(None);
+    }
+
+    async fn keep_registered(&self) {
+        let mut waits = self.client.config().back_off.start();
+        let created = tokio::time::Instant::now();
+        loop {
+            let error = match self.client.heartbeat(self.request(&created)).await {
+                Ok((sender, stream)) => {
+                    waits.reset();
+                    self.session(sender, stream, &created).await
+                }
+                Err(error) => error,
+            };
+            self.registered.send_replace(None);
+            debug!(%error, "frontend's stream ended; opening another one");
+            if !error.names_leader() {
+                waits.wait().await;
+            }
+        }
+    }
+
+    async fn session(
+        &self,
+        mut sender: HeartbeatSender,
+        mut stream: HeartbeatStream,
+        created: &tokio::time::Instant,
+    ) -> ClientError {
+        let mut interval = self.options.interval;
+        let mut ticks = ticker(interval);
+        ticks.reset();
+        let mut unanswered = 0_u32;
+        loop {
+            let outcome = tokio::select! {
+                biased;
+                response = stream.next() => response.map(Some),
+                _ = ticks.tick() => sender.send(self.request(created)).await.map(|_| None),
+            };
+            match outcome {
+                Err(error) => return error,
+                Ok(Some(response)) => {
+                    unanswered = 0;
+                    self.welcome(stream.leader().term);
+                    if let Some(dictated) =
+                        dictated_interval(&response).filter(|dictated| *dictated != interval)
+                    {
+                        interval = dictated;
+                        ticks = ticker(interval);
+                        ticks.reset();
+                    }
+                }
+                // Two requests without an answer between them: the other end is silent.
+                Ok(None) if unanswered >= 2 => {
+                    let addr = stream.leader().addr.clone();
+                    return ClientError::Transport { addr, why: "does not answer heartbeats".to_owned() };
+                }
+                Ok(None) => unanswered += 1,
+            }
+        }
+    }
+
+    fn welcome(&self, term: u64) {
+        let id = self.client.member_id();
+        self.registered.send_if_modified(|registered| {
+            let changed = *registered != Some(id);
+            if changed {
+                info!(member_id = id, term, "frontend registered");
+                *registered = Some(id);
+            }
+            changed
+        });
+    }
+
+    fn request(&self, created: &tokio::time::Instant) -> HeartbeatRequest {
+        HeartbeatRequest {
+            peer: Some(Peer { id: self.client.member_id(), addr: self.options.addr.clone() }),
+            duration_since_epoch: u64::try_from(created.elapsed().as_millis()).unwrap_or(u64::MAX),
+            node_epoch: self.node_epoch,
+            incarnation_nonce: self.nonce,
+            info: Some(self.options.info.clone()),
+            ..Default::default()
+        }
+    }
+}
+
+fn ticker(interval: Duration) -> tokio::time::Interval {
+    let mut ticks = tokio::time::interval(interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+fn dictated_interval(response: &HeartbeatResponse) -> Option<Duration> {
+    let ms = response.heartbeat_config.as_ref()?.heartbeat_interval_ms;
+    (50..=600_000).contains(&ms).then(|| Duration::from_millis(ms))
+}
+
+/// Milliseconds since 1970. They tell incarnations of a node apart and nothing else.
+fn wall_clock_ms() -> u64 {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,44 @@
+//! [`MetaClient`]: how a node finds metasrv's leader, follows it, and speaks to it.
+//!
+//! Every role uses the same client: datanodes and frontends open a heartbeat stream with
+//! [`MetaClient::heartbeat`], tools ask and change things with [`MetaClient::admin`]. It needs nothing but the
+//! addresses of some replicas; who leads is asked, raced, remembered and asked again after any failure.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `config.rs` | [`MetaClientConfig`]: peers, identity, deadlines, limits; checked as a whole |
+//! | `client.rs` | [`MetaClient`]: what all clones share: the leader, the highest term, the installation |
+//! | `ask.rs` | the staggered race of `AskLeader` over shuffled peers |
+//! | `heartbeat.rs` | one stream: handshake, [`HeartbeatSender`], [`HeartbeatStream`] |
+//! | `frontend.rs` | [`FrontendTask`]: keeps a frontend registered |
+//! | `admin.rs` | [`AdminClient`]: the calls behind `metactl`, which never repeat what may have been done |
+//! | `channels.rs` | one HTTP/2 connection per address, dropped after a transport error |
+//! | `back_off.rs` | how long to wait before the next attempt |
+//! | `error.rs` | [`ClientError`] |
+//!
+//! Three rules hold everywhere. Every call has a deadline. Any transport error, whatever its code, means: connect
+//! again and ask again who leads. An answer of a lower term than the highest one seen, or of another installation, is
+//! refused (design 02 and 03).
+
+mod admin;
+mod ask;
+mod back_off;
+mod channels;
+mod client;
+mod config;
+mod error;
+mod frontend;
+mod heartbeat;
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;
+
+pub use admin::{AdminClient, NodeList, RegionList};
+pub use back_off::{BackOff, Waits};
+pub use client::{Leader, MetaClient};
+pub use config::{ConfigError, KeepAlive, MetaClientConfig, Timeouts, Violation, parse_address};
+pub use error::ClientError;
+pub use frontend::{FrontendOptions, FrontendTask};
+pub use heartbeat::{HeartbeatSender, HeartbeatStream};

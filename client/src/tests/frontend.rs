@@ -1,0 +1,74 @@
+//! A frontend that stays registered.
+
+use std::time::Duration;
+
+use metasrv_proto::meta::{HeartbeatConfig, HeartbeatResponse, NodeInfo, ResponseHeader, Role};
+
+use super::{client, client_with};
+use crate::fake::{FakeMetasrv, FakeStream, answer, header, within};
+use crate::{FrontendOptions, FrontendTask, MetaClient};
+
+fn options() -> FrontendOptions {
+    FrontendOptions {
+        addr: "127.0.0.1:5001".to_owned(),
+        interval: Duration::from_millis(50),
+        info: NodeInfo::default(),
+    }
+}
+
+fn frontend(fake: &FakeMetasrv) -> (MetaClient, FrontendTask) {
+    let client = client_with([fake.addr.as_str()], Role::Frontend, |_| {});
+    let task = FrontendTask::start(client.clone(), options()).expect("valid options");
+    (client, task)
+}
+
+/// Takes a handshake and gives the frontend this id; returns the id that it came with.
+async fn assign(stream: &mut FakeStream, id: u64) -> u64 {
+    let handshake = stream.request().await;
+    let given = HeartbeatResponse {
+        header: Some(ResponseHeader { member_id: id, ..header(1) }),
+        heartbeat_config: Some(HeartbeatConfig { heartbeat_interval_ms: 50, retry_interval_ms: 0 }),
+        ..answer(&handshake, 1)
+    };
+    stream.respond(given).await;
+    handshake.header.expect("a header").member_id
+}
+
+/// Goal: metasrv chooses the id, and the frontend keeps it on later streams.
+#[tokio::test]
+async fn the_id_is_given_by_metasrv_and_kept() {
+    let mut fake = FakeMetasrv::start().await;
+    let (client, task) = frontend(&fake);
+    let mut stream = fake.stream().await;
+    assert_eq!(assign(&mut stream, 12).await, 0);
+    assert_eq!(within("registered", task.registered()).await, Some(12));
+    assert_eq!(stream.request().await.header.expect("a header").member_id, 12, "heartbeats go on under it");
+    drop(stream);
+    let mut stream = fake.stream().await;
+    assert_eq!(assign(&mut stream, 12).await, 12);
+    assert_eq!(within("registered again", task.registered()).await, Some(12));
+    assert_eq!(client.member_id(), 12);
+    within("stops", task.stop()).await;
+    stream.ended().await;
+}
+
+/// Goal: a leader that stops answering is left.
+#[tokio::test]
+async fn silence_leads_to_another_stream() {
+    let mut fake = FakeMetasrv::start().await;
+    let (_client, task) = frontend(&fake);
+    let mut silent = fake.stream().await;
+    assign(&mut silent, 3).await;
+    let mut next = fake.stream().await;
+    assert_eq!(assign(&mut next, 3).await, 3);
+    assert_eq!(within("registered", task.registered()).await, Some(3));
+}
+
+#[tokio::test]
+async fn options_are_checked_at_once() {
+    let options =
+        FrontendOptions { addr: "x".to_owned(), interval: Duration::ZERO, info: NodeInfo::default() };
+    let error = FrontendTask::start(client(["127.0.0.1:1"]), options).err().expect("three mistakes");
+    let fields: Vec<_> = error.violations.iter().map(|violation| violation.field).collect();
+    assert_eq!(fields, ["role", "addr", "interval"]);
+}
