@@ -1,0 +1,287 @@
+//! Keeps the countdowns of all open regions: a grant moves deadlines, a passed deadline makes a region read-only.
+//!
+//! However many regions there are, one task and one timer look after them. A region's deadline stands in the heap once:
+//! a renewal does not touch the heap, it only moves the deadline in the region's countdown; when the old deadline comes,
+//! the region is looked at and put back under its present one. So ten thousand renewals a second cost ten thousand
+//! stores, and the heap sees each region once per lease.
+//!
+//! The timer is a courtesy to the embedder, who is told about roles. Whether a region may be written to is decided by
+//! comparing its deadline with the clock, whenever a [`WriteGuard`] is taken or checked.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use metasrv_core::id::{Epoch, RegionId};
+use metasrv_core::time::{BootTime, Clock};
+use metasrv_proto::meta;
+use tokio::sync::Notify;
+
+use crate::countdown::{CountdownTaskHandle, Granted, NotWritable, WriteGuard};
+use crate::region_server::{RegionEventReceiver, RegionRole, RegionServer, RegionServerEvent, RegionStat};
+use crate::response::{HandleControl, HandlerError, HeartbeatResponseHandler, ResponseContext};
+
+/// The timer sleeps no longer than this: its clock stands still while the machine sleeps, the deadlines' does not.
+const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+
+/// See the module.
+pub struct RegionAliveKeeper {
+    /// When this keeper was created. Requests carry the time since then, and answers bring it back.
+    epoch: BootTime,
+    clock: Arc<dyn Clock>,
+    server: Arc<dyn RegionServer>,
+    regions: RwLock<BTreeMap<RegionId, CountdownTaskHandle>>,
+    /// Regions that became writable since the task looked last.
+    revived: Mutex<BTreeSet<RegionId>>,
+    revival: Notify,
+    /// Regions whose role may be another one than the embedder was told.
+    untold: Mutex<BTreeSet<RegionId>>,
+    telling: Notify,
+    /// A region was opened, closed or raised, or changed its role: metasrv should hear of it now.
+    changed: Notify,
+}
+
+impl RegionAliveKeeper {
+    /// A keeper without regions. Its epoch is this instant.
+    pub fn new(server: Arc<dyn RegionServer>, clock: Arc<dyn Clock>) -> RegionAliveKeeper {
+        RegionAliveKeeper {
+            epoch: clock.now(),
+            clock,
+            server,
+            regions: RwLock::default(),
+            revived: Mutex::default(),
+            revival: Notify::new(),
+            untold: Mutex::default(),
+            telling: Notify::new(),
+            changed: Notify::new(),
+        }
+    }
+
+    /// The right to write one batch to a region, if there is one now.
+    ///
+    /// # Errors
+    /// [`NotWritable`].
+    pub fn write_guard(&self, region: RegionId) -> Result<WriteGuard, NotWritable> {
+        self.region(region).ok_or(NotWritable::NotOpen(region))?.write_guard()
+    }
+
+    /// The countdown of an open region.
+    pub fn region(&self, region: RegionId) -> Option<CountdownTaskHandle> {
+        self.regions.read().unwrap_or_else(PoisonError::into_inner).get(&region).cloned()
+    }
+
+    /// How many regions are open.
+    pub fn len(&self) -> usize {
+        self.regions.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Whether no region is open.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Milliseconds since this keeper was created, as a request of this moment carries them. Rounded down: a lease that
+    /// counts from it ends early rather than late.
+    pub fn duration_since_epoch_ms(&self) -> u64 {
+        u64::try_from(self.clock.now().since(self.epoch).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// The instant that an answer's `duration_since_epoch` stands for. `None` for one that lies in the future: no
+    /// request of ours carried it.
+    fn sent_at(&self, duration_since_epoch_ms: u64) -> Option<BootTime> {
+        let sent_at = self.epoch + Duration::from_millis(duration_since_epoch_ms);
+        (sent_at <= self.clock.now()).then_some(sent_at)
+    }
+
+    /// Every open region as a heartbeat reports it, in the order of ids.
+    pub(crate) fn report(&self) -> Vec<meta::RegionStat> {
+        let stats: HashMap<RegionId, RegionStat> =
+            self.server.stats().into_iter().map(|stat| (stat.region, stat)).collect();
+        let unknown = RegionStat::default();
+        let regions = self.regions.read().unwrap_or_else(PoisonError::into_inner);
+        let describe = |(region, handle): (&RegionId, &CountdownTaskHandle)| {
+            let stat = stats.get(region).unwrap_or(&unknown);
+            let role = match handle.role() {
+                RegionRole::Leader => meta::RegionRole::Leader,
+                RegionRole::Follower => meta::RegionRole::Follower,
+            };
+            meta::RegionStat {
+                region_id: region.0,
+                rcus: stat.rcus,
+                wcus: stat.wcus,
+                approximate_bytes: stat.approximate_bytes,
+                engine: stat.engine.clone(),
+                role: role.into(),
+                epoch: handle.epoch().0,
+                ..meta::RegionStat::default()
+            }
+        };
+        regions.iter().map(describe).collect()
+    }
+
+    /// Resolves when metasrv should hear of a change now. Changes that come together are one.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Takes note of an opening or a closing.
+    pub(crate) fn take(&self, event: RegionServerEvent) {
+        let mut regions = self.regions.write().unwrap_or_else(PoisonError::into_inner);
+        match event {
+            RegionServerEvent::Registered(region, epoch) => match regions.get(&region) {
+                Some(open) if epoch > open.epoch() => {
+                    tracing::info!(%region, from = %open.epoch(), %epoch, "region held under a higher epoch");
+                    open.raise(epoch);
+                    self.tell(region);
+                }
+                Some(_) => return,
+                None => {
+                    tracing::info!(%region, %epoch, "region opened");
+                    let handle = CountdownTaskHandle::new(region, epoch, Arc::clone(&self.clock));
+                    regions.insert(region, handle);
+                }
+            },
+            RegionServerEvent::Deregistered(region) => match regions.remove(&region) {
+                Some(open) => {
+                    open.close();
+                    tracing::info!(%region, epoch = %open.epoch(), "region closed");
+                }
+                None => return,
+            },
+        }
+        self.changed.notify_one();
+    }
+
+    fn grant(&self, lease: &meta::RegionLease) -> Result<(), String> {
+        let Some(sent_at) = self.sent_at(lease.duration_since_epoch) else {
+            return Err(format!(
+                "answers a request of {} ms, which was not sent yet",
+                lease.duration_since_epoch
+            ));
+        };
+        let length = match lease.lease_ms {
+            // A peer that knows nothing of our extensions counts in seconds.
+            0 => Duration::from_secs(lease.lease_seconds),
+            millis => Duration::from_millis(millis),
+        };
+        let regions = self.regions.read().unwrap_or_else(PoisonError::into_inner);
+        let mut revived = BTreeSet::new();
+        for granted in lease.regions.iter().filter(|granted| granted.role() == meta::RegionRole::Leader) {
+            let region = RegionId(granted.region_id);
+            let Some(open) = regions.get(&region) else { continue };
+            if open.grant(Epoch(granted.epoch), sent_at, length) == Granted::Revived {
+                revived.insert(region);
+            }
+        }
+        drop(regions);
+        if !revived.is_empty() {
+            self.revived.lock().unwrap_or_else(PoisonError::into_inner).append(&mut revived);
+            self.revival.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Takes openings and closings, and watches deadlines, until nobody can tell of either any more.
+    pub(crate) async fn run(self: Arc<Self>, mut events: RegionEventReceiver) {
+        let mut deadlines = Deadlines::default();
+        loop {
+            let sleep = deadlines.earliest().map_or(LONGEST_SLEEP, |at| at.since(self.clock.now()));
+            tokio::select! {
+                biased;
+                event = events.recv() => match event {
+                    Some(event) => self.take(event),
+                    None => return,
+                },
+                () = self.revival.notified() => {}
+                () = tokio::time::sleep(sleep.min(LONGEST_SLEEP)) => {}
+            }
+            self.look(&mut deadlines);
+        }
+    }
+
+    /// Puts revived regions under watch, and looks at those whose deadline may have passed.
+    fn look(&self, deadlines: &mut Deadlines) {
+        let revived = std::mem::take(&mut *self.revived.lock().unwrap_or_else(PoisonError::into_inner));
+        for region in revived {
+            if let Some(at) = self.region(region).and_then(|open| open.watch()) {
+                deadlines.add(at, region);
+            }
+            self.tell(region);
+        }
+        let now = self.clock.now();
+        while let Some(region) = deadlines.next_due(now) {
+            let Some(open) = self.region(region) else { continue };
+            match open.look() {
+                Some(at) => deadlines.add(at, region),
+                None => self.tell(region),
+            }
+        }
+    }
+
+    fn tell(&self, region: RegionId) {
+        self.untold.lock().unwrap_or_else(PoisonError::into_inner).insert(region);
+        self.telling.notify_one();
+    }
+
+    /// Tells the embedder about roles, one after another. Slowness there delays nothing but this.
+    pub(crate) async fn tell_roles(self: Arc<Self>) {
+        loop {
+            self.telling.notified().await;
+            let untold = std::mem::take(&mut *self.untold.lock().unwrap_or_else(PoisonError::into_inner));
+            for region in untold {
+                let Some((epoch, role)) = self.region(region).and_then(|open| open.role_to_tell()) else {
+                    continue;
+                };
+                match role {
+                    RegionRole::Leader => tracing::info!(%region, %epoch, "region is writable"),
+                    RegionRole::Follower => {
+                        tracing::warn!(%region, %epoch, "region is read-only until a lease is granted")
+                    }
+                }
+                self.changed.notify_one();
+                self.server.set_role(region, epoch, role).await;
+            }
+        }
+    }
+}
+
+impl HeartbeatResponseHandler for RegionAliveKeeper {
+    fn name(&self) -> &'static str {
+        "RegionAliveKeeper"
+    }
+
+    fn handle(&self, context: &mut ResponseContext<'_>) -> Result<HandleControl, HandlerError> {
+        let Some(lease) = &context.response.region_lease else { return Ok(HandleControl::Continue) };
+        context.sent_at = self.sent_at(lease.duration_since_epoch);
+        match self.grant(lease) {
+            Ok(()) => Ok(HandleControl::Continue),
+            Err(why) => Err(HandlerError { handler: self.name(), why }),
+        }
+    }
+}
+
+/// When to look at which region, the earliest first.
+#[derive(Default)]
+struct Deadlines(BinaryHeap<Reverse<(BootTime, RegionId)>>);
+
+impl Deadlines {
+    fn add(&mut self, at: BootTime, region: RegionId) {
+        self.0.push(Reverse((at, region)));
+    }
+
+    fn earliest(&self) -> Option<BootTime> {
+        self.0.peek().map(|Reverse((at, _))| *at)
+    }
+
+    fn next_due(&mut self, now: BootTime) -> Option<RegionId> {
+        if self.earliest()? > now {
+            return None;
+        }
+        self.0.pop().map(|Reverse((_, region))| region)
+    }
+}
+
+#[cfg(test)]
+#[path = "alive_keeper_tests.rs"]
+mod tests;

@@ -1,0 +1,169 @@
+//! What can be set, by flag or environment, and the check of all of it at once.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use metasrv_client::{MetaClientConfig, parse_address};
+use metasrv_proto::meta::Role;
+
+/// The flags of `datanode run`.
+#[derive(Args, Debug)]
+pub struct Options {
+    /// Id of this node, unique among the datanodes of its cluster
+    #[arg(long, env = "DATANODE_NODE_ID", value_name = "N")]
+    node_id: u64,
+    /// Replicas of metasrv; some of them suffice
+    #[arg(
+        long,
+        env = "DATANODE_METASRV",
+        value_name = "HOST:PORT,…",
+        value_delimiter = ',',
+        required = true
+    )]
+    metasrv: Vec<String>,
+    /// Where to listen for gRPC
+    #[arg(long, env = "DATANODE_GRPC_ADDR", value_name = "IP:PORT", default_value = "127.0.0.1:4001")]
+    grpc_addr: SocketAddr,
+    /// How others reach the gRPC address [default: grpc-addr]
+    #[arg(long, env = "DATANODE_ADVERTISE_ADDR", value_name = "HOST:PORT")]
+    advertise_addr: Option<String>,
+    /// Where the regions are kept; one process at a time
+    #[arg(long, env = "DATANODE_DATA", value_name = "DIR")]
+    data: PathBuf,
+    /// Namespace of node ids
+    #[arg(long, env = "DATANODE_CLUSTER_ID", value_name = "N", default_value_t = 0)]
+    cluster_id: u64,
+    /// Time between two heartbeats until metasrv dictates another one
+    #[arg(long, env = "DATANODE_HEARTBEAT_INTERVAL", value_name = "DURATION", default_value = "1s",
+          value_parser = humantime::parse_duration)]
+    heartbeat_interval: Duration,
+    /// off, error, warn, info, debug, trace; by module: warn,datanode=debug
+    #[arg(long, env = "DATANODE_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
+    log_level: String,
+}
+
+/// Options that make sense together.
+#[derive(Debug)]
+pub struct Settings {
+    /// Where to listen.
+    pub grpc_addr: SocketAddr,
+    /// What metasrv is told.
+    pub advertise_addr: String,
+    /// Where the regions are kept.
+    pub data: PathBuf,
+    /// Time between two heartbeats at first.
+    pub heartbeat_interval: Duration,
+    /// What is logged.
+    pub log_level: String,
+    /// How the leader is found, and who this node is.
+    pub client: MetaClientConfig,
+}
+
+impl Options {
+    /// Checks everything.
+    ///
+    /// # Errors
+    /// Everything that is wrong, a sentence each, naming the flag.
+    pub fn check(self) -> Result<Settings, Vec<String>> {
+        let mut problems = Vec::new();
+        if self.node_id == 0 {
+            problems.push("--node-id: 0 is no id of a node".to_owned());
+        }
+        for peer in &self.metasrv {
+            if let Err(why) = parse_address(peer) {
+                problems.push(format!("--metasrv: {peer:?} {why}"));
+            }
+        }
+        if self.grpc_addr.port() == 0 {
+            problems
+                .push("--grpc-addr: must have a port other than 0: others must know where to go".to_owned());
+        }
+        if self.heartbeat_interval < Duration::from_millis(50) {
+            problems.push("--heartbeat-interval: must be at least 50ms".to_owned());
+        }
+        let advertise_addr = match self.advertise_addr {
+            None if self.grpc_addr.ip().is_unspecified() => {
+                let why = "is every address, and no address that others can use";
+                problems.push(format!(
+                    "--advertise-addr: must be set, because --grpc-addr {} {why}",
+                    self.grpc_addr
+                ));
+                String::new()
+            }
+            None => self.grpc_addr.to_string(),
+            Some(text) => {
+                let host = text.rsplit_once(':').map_or("", |(host, _)| host).trim_matches(['[', ']']);
+                if let Err(why) = parse_address(&text) {
+                    problems.push(format!("--advertise-addr: {text:?} {why}"));
+                } else if host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified()) {
+                    problems.push(format!(
+                        "--advertise-addr: {text:?} is every address, and no address that others can use"
+                    ));
+                }
+                text
+            }
+        };
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let mut client = MetaClientConfig::new(self.metasrv, Role::Datanode, self.node_id);
+        client.cluster_id = self.cluster_id;
+        Ok(Settings {
+            grpc_addr: self.grpc_addr,
+            advertise_addr,
+            data: self.data,
+            heartbeat_interval: self.heartbeat_interval,
+            log_level: self.log_level,
+            client,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn check(arguments: &[&str]) -> Result<Settings, Vec<String>> {
+        let line = [&["datanode", "--data", "/nowhere"], arguments].concat();
+        Line::try_parse_from(line).expect("the command line parses").options.check()
+    }
+
+    #[test]
+    fn every_mistake_is_reported_at_once_and_names_its_flag() {
+        let arguments = [
+            "--node-id",
+            "0",
+            "--metasrv",
+            "a:1,nonsense",
+            "--grpc-addr",
+            "0.0.0.0:0",
+            "--heartbeat-interval",
+            "1ms",
+        ];
+        let problems = check(&arguments).unwrap_err();
+        let flags: Vec<_> = problems.iter().filter_map(|problem| problem.split(':').next()).collect();
+        assert_eq!(
+            flags,
+            ["--node-id", "--metasrv", "--grpc-addr", "--heartbeat-interval", "--advertise-addr"]
+        );
+    }
+
+    #[test]
+    fn the_advertised_address_is_the_one_to_listen_on_where_nothing_else_is_said() {
+        let settings =
+            check(&["--node-id", "3", "--metasrv", "a:1,b:2", "--grpc-addr", "127.0.0.1:4003"]).unwrap();
+        assert_eq!(settings.advertise_addr, "127.0.0.1:4003");
+        assert_eq!((settings.client.member_id, settings.client.peers.len()), (3, 2));
+        let bad = ["--node-id", "3", "--metasrv", "a:1", "--advertise-addr", "[::]:4"];
+        assert!(check(&bad).unwrap_err()[0].starts_with("--advertise-addr"));
+    }
+}
