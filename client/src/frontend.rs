@@ -117,6 +117,7 @@ impl Frontend {
     async fn keep_registered(&self) {
         let mut waits = self.client.config().back_off.start();
         let created = tokio::time::Instant::now();
+        let mut hinted = false;
         loop {
             let error = match self.client.heartbeat(self.request(&created)).await {
                 Ok((sender, stream)) => {
@@ -127,7 +128,9 @@ impl Frontend {
             };
             self.registered.send_replace(None);
             debug!(%error, "frontend's stream ended; opening another one");
-            if !error.names_leader() {
+            // A hint is followed at once, but not one that follows another: two replicas may name each other.
+            hinted = error.names_leader() && !hinted;
+            if !hinted {
                 waits.wait().await;
             }
         }

@@ -109,6 +109,7 @@ impl Session {
                     error
                 }
             };
+            let names_leader = error.names_leader();
             match error {
                 ClientError::StaleIncarnation { known, message } if !self.had_session => {
                     let next = known.saturating_add(1);
@@ -123,15 +124,13 @@ impl Session {
                 ClientError::StaleIncarnation { message, .. } | ClientError::Superseded { message } => {
                     return message;
                 }
-                // A hint is followed at once, but not a hint that follows a hint: two replicas may name each other.
-                error if error.names_leader() && !hinted => {
-                    hinted = true;
-                    continue;
-                }
                 _ => {}
             }
-            hinted = false;
-            self.waits.wait().await;
+            // A hint is followed at once, but not one that follows another: two replicas may name each other.
+            hinted = names_leader && !hinted;
+            if !hinted {
+                self.waits.wait().await;
+            }
         }
     }
 
