@@ -85,6 +85,7 @@ impl Session {
     /// Keeps a stream to the leader. Returns only when a newer process of this node took over, and says so.
     pub(crate) async fn run(&mut self) -> String {
         let mut hinted = false;
+        let mut logged = None;
         loop {
             let error = match self.shared.client.heartbeat(self.report(true)).await {
                 Ok((sender, stream)) => {
@@ -102,10 +103,18 @@ impl Session {
                         hinted = false;
                     }
                     tracing::warn!(%error, "heartbeat stream ended");
+                    logged = None;
                     error
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "no heartbeat stream");
+                    // Attempts go on several times a second: a line for each new kind of failure is enough.
+                    let kind = Some(std::mem::discriminant(&error));
+                    if logged != kind {
+                        logged = kind;
+                        tracing::warn!(%error, "no heartbeat stream; attempts go on");
+                    } else {
+                        tracing::debug!(%error, "no heartbeat stream");
+                    }
                     error
                 }
             };

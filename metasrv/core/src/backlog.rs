@@ -35,21 +35,26 @@ pub enum Refused {
 pub struct Item {
     /// Its key.
     pub key: String,
-    /// The value.
-    pub value: Vec<u8>,
+    /// The value; `None`: the key is to be removed.
+    pub value: Option<Vec<u8>>,
     /// When the key began to wait.
     pub since: BootTime,
 }
 
 impl Item {
     fn bytes(&self) -> usize {
-        self.key.len().saturating_add(self.value.len())
+        size(&self.key, self.value.as_deref())
     }
+}
+
+/// Bytes of key and value.
+fn size(key: &str, value: Option<&[u8]>) -> usize {
+    key.len().saturating_add(value.map_or(0, <[u8]>::len))
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Waiting {
-    value: Vec<u8>,
+    value: Option<Vec<u8>>,
     since: BootTime,
 }
 
@@ -68,16 +73,16 @@ impl Backlog {
         Backlog { limits, order: VecDeque::new(), waiting: BTreeMap::new(), bytes: 0 }
     }
 
-    /// Takes a value. One that waits under the same key is replaced and keeps its place.
+    /// Takes a value, or `None` to remove the key. What waits under the same key is replaced and keeps its place.
     ///
     /// # Errors
     /// [`Refused`]; nothing has changed then.
-    pub fn offer(&mut self, key: String, value: Vec<u8>, now: BootTime) -> Result<(), Refused> {
-        let size = key.len().saturating_add(value.len());
+    pub fn offer(&mut self, key: String, value: Option<Vec<u8>>, now: BootTime) -> Result<(), Refused> {
+        let size = size(&key, value.as_deref());
         if size > self.limits.batch_bytes {
             return Err(Refused::TooLarge);
         }
-        let before = self.waiting.get(&key).map(|waiting| key.len().saturating_add(waiting.value.len()));
+        let before = self.waiting.get(&key).map(|waiting| self::size(&key, waiting.value.as_deref()));
         let bytes = self.bytes.saturating_sub(before.unwrap_or(0)).saturating_add(size);
         if bytes > self.limits.bytes || (before.is_none() && self.waiting.len() >= self.limits.keys) {
             return Err(Refused::Full);
@@ -100,7 +105,7 @@ impl Backlog {
         while batch.len() < self.limits.batch_changes
             && let Some(key) = self.order.front()
         {
-            let size = self.waiting.get(key).map_or(0, |waiting| key.len().saturating_add(waiting.value.len()));
+            let size = self.waiting.get(key).map_or(0, |waiting| size(key, waiting.value.as_deref()));
             bytes = bytes.saturating_add(size);
             if bytes > self.limits.batch_bytes {
                 break;
@@ -166,11 +171,15 @@ mod tests {
     const LIMITS: Limits = Limits { keys: 8, bytes: 200, batch_changes: 3, batch_bytes: 40 };
 
     fn offer(backlog: &mut Backlog, key: &str, value: &str) -> Result<(), Refused> {
-        backlog.offer(key.to_owned(), value.as_bytes().to_vec(), BootTime::ZERO)
+        backlog.offer(key.to_owned(), Some(value.as_bytes().to_vec()), BootTime::ZERO)
+    }
+
+    fn shown_value(item: &Item) -> String {
+        item.value.as_ref().map_or("removed".to_owned(), |value| String::from_utf8_lossy(value).into_owned())
     }
 
     fn shown(batch: &[Item]) -> Vec<(String, String)> {
-        batch.iter().map(|item| (item.key.clone(), String::from_utf8_lossy(&item.value).into_owned())).collect()
+        batch.iter().map(|item| (item.key.clone(), shown_value(item))).collect()
     }
 
     fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -185,6 +194,18 @@ mod tests {
         offer(&mut backlog, "a", "2").unwrap();
         assert_eq!(shown(&backlog.next_batch()), pairs(&[("a", "2"), ("b", "1")]));
         assert!(backlog.is_empty());
+        assert_eq!(backlog.bytes(), 0);
+    }
+
+    #[test]
+    fn a_removal_takes_the_place_of_a_value_and_a_value_that_of_a_removal() {
+        let mut backlog = Backlog::new(LIMITS);
+        offer(&mut backlog, "a", "1").unwrap();
+        backlog.offer("a".to_owned(), None, BootTime::ZERO).unwrap();
+        backlog.offer("b".to_owned(), None, BootTime::ZERO).unwrap();
+        offer(&mut backlog, "b", "1").unwrap();
+        assert_eq!(backlog.bytes(), 3);
+        assert_eq!(shown(&backlog.next_batch()), pairs(&[("a", "removed"), ("b", "1")]));
         assert_eq!(backlog.bytes(), 0);
     }
 
@@ -220,12 +241,13 @@ mod tests {
             script in proptest::collection::vec((0_u8..6, 0_u32..30, any::<bool>()), 0..120),
         ) {
             let mut backlog = Backlog::new(LIMITS);
-            let mut accepted: BTreeMap<String, Vec<Vec<u8>>> = BTreeMap::new();
-            let mut written: BTreeMap<String, Vec<Vec<u8>>> = BTreeMap::new();
+            let mut accepted: BTreeMap<String, Vec<Option<Vec<u8>>>> = BTreeMap::new();
+            let mut written: BTreeMap<String, Vec<Option<Vec<u8>>>> = BTreeMap::new();
             for (number, (key, size, fails)) in script.into_iter().enumerate() {
                 let key = key.to_string();
                 let mut value = number.to_string().into_bytes();
                 value.resize(value.len().max(usize::try_from(size).unwrap()), b'.');
+                let value = if size == 0 { None } else { Some(value) };
                 if backlog.offer(key.clone(), value.clone(), BootTime::ZERO).is_ok() {
                     accepted.entry(key).or_default().push(value);
                 }

@@ -17,151 +17,21 @@
 //! attempt takes a new lease, because a campaign that is cancelled makes etcd delete that lease's key, perhaps late
 //! (design 03, "what goes wrong in practice").
 
+mod back_off;
+mod events;
+mod phase;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::id::{Fence, Term};
+pub use events::{Attempt, Effect, Event, KeySeen, LeaseId, LeaseSeen, Leave, StepDown};
+
+use back_off::BackOff;
+use phase::{Evidence, Phase, Serving};
+
 use crate::lease::{LeadershipLease, Renewal};
 use crate::time::BootTime;
 use crate::timing::{self, Timing};
-
-/// One try to become leader; answers to calls of an earlier attempt are ignored.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Attempt(pub u64);
-
-/// An etcd lease.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct LeaseId(pub i64);
-
-/// Everything that can happen to a candidate.
-#[derive(Clone, Debug)]
-pub enum Event {
-    /// Time has passed.
-    Tick,
-    /// The lease for this attempt was granted; `ttl` is what etcd chose.
-    Granted(Attempt, LeaseId, Duration),
-    /// No lease: refused, unreachable, or unknown (such a lease has no key and expires by itself).
-    GrantFailed(Attempt),
-    /// A keep-alive sent at this instant was answered.
-    KeptAlive(Attempt, BootTime, LeaseSeen),
-    /// The campaign was won, says its answer.
-    Campaigned(Attempt, Fence),
-    /// The campaign ended otherwise; it may still have been won.
-    CampaignFailed(Attempt),
-    /// A linearizable read sent at this instant found (or did not find) our key with our create revision.
-    Read(Attempt, BootTime, KeySeen),
-    /// The first fenced transaction of this term is committed.
-    TermRaised(Attempt, Term),
-    /// It was not, or nobody knows.
-    TermNotRaised(Attempt),
-    /// A fenced write was refused because the fence is gone.
-    FenceLost(Attempt),
-    /// Whoever runs this replica wants it to lead no longer.
-    Leave(Leave),
-    /// The shell stopped granting, drained, and resigned.
-    HandedOver(Attempt),
-}
-
-/// What a keep-alive's answer showed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum LeaseSeen {
-    /// The lease lives for another TTL.
-    Alive,
-    /// It is gone.
-    Gone,
-}
-
-/// What a read of our own election key showed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum KeySeen {
-    /// It is there, with our create revision.
-    Ours,
-    /// It is gone, or somebody else's.
-    NotOurs,
-}
-
-/// Why leadership is given up on request.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Leave {
-    /// Another replica shall lead; this one queues again.
-    Transfer,
-    /// This replica ends.
-    Shutdown,
-}
-
-/// Everything a candidate causes.
-#[derive(Clone, Debug)]
-pub enum Effect {
-    /// Ask for a lease. Answer: `Granted` or `GrantFailed`.
-    Grant(Attempt),
-    /// Send one keep-alive, with a deadline of its own. No answer is no event.
-    KeepAlive(Attempt, LeaseId),
-    /// Campaign until told otherwise. Answer: `Campaigned` or `CampaignFailed`.
-    Campaign(Attempt, LeaseId),
-    /// Read our key, linearizable. No answer is no event.
-    Read(Attempt, Fence),
-    /// Make the first fenced transaction. Answer: `TermRaised` or `TermNotRaised`.
-    RaiseTerm(Attempt, Fence, Arc<LeadershipLease>),
-    /// Serve as leader of this term. The instant is that of the read-back: waits count from it.
-    Lead(Attempt, Term, BootTime),
-    /// Leadership is over and nothing was granted since: drop what only a leader has.
-    StepDown(Attempt, StepDown),
-    /// Stop granting, drain, resign, then say `HandedOver`.
-    HandOver(Attempt),
-    /// End the campaign of this attempt and release its lease until etcd says that it is gone.
-    Release(Attempt, LeaseId),
-    /// This replica will not lead again.
-    Stopped,
-}
-
-/// Why leadership ended without being asked to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum StepDown {
-    /// The deadline passed without new evidence.
-    DeadlinePassed,
-    /// etcd says that the lease is gone.
-    LeaseGone,
-    /// The election key is gone, or a fenced write was refused.
-    FenceLost,
-    /// The term could not be raised.
-    TermNotRaised,
-}
-
-impl StepDown {
-    /// Its name in logs and metrics.
-    pub fn name(self) -> &'static str {
-        match self {
-            StepDown::DeadlinePassed => "deadline_passed",
-            StepDown::LeaseGone => "lease_gone",
-            StepDown::FenceLost => "fence_lost",
-            StepDown::TermNotRaised => "term_not_raised",
-        }
-    }
-}
-
-/// Evidence that this attempt's lease and key live, by the time at which it was asked for.
-#[derive(Clone, Copy, Debug)]
-struct Evidence {
-    kept_alive: BootTime,
-    read: BootTime,
-}
-
-#[derive(Debug)]
-enum Phase {
-    Idle { retry_at: BootTime },
-    Granting { asked_at: BootTime },
-    Campaigning { lease: LeaseId, kept_alive: BootTime },
-    ReadingBack { lease: LeaseId, fence: Fence, kept_alive: BootTime },
-    Serving { lease: LeaseId, fence: Fence, leadership: Arc<LeadershipLease>, evidence: Evidence, serving: Serving },
-    Stopped,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Serving {
-    Raising,
-    Leading,
-    HandingOver(Leave),
-}
 
 /// A candidate.
 #[derive(Debug)]
@@ -172,12 +42,8 @@ pub struct Election {
     ttl: Duration,
     phase: Phase,
     next_call_at: BootTime,
-    failures: u32,
-    random: u64,
+    back_off: BackOff,
 }
-
-/// Least and most time between two attempts.
-const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
 impl Election {
     /// A candidate that makes its first attempt at once. `seed` spreads the back-off of several replicas.
@@ -188,8 +54,7 @@ impl Election {
             ttl: timing.election_ttl,
             phase: Phase::Idle { retry_at: now },
             next_call_at: BootTime::MAX,
-            failures: 0,
-            random: seed,
+            back_off: BackOff::new(seed),
         }
     }
 
@@ -247,7 +112,7 @@ impl Election {
                     && leadership.holds(now)
                 {
                     *serving = Serving::Leading;
-                    self.failures = 0;
+                    self.back_off.reset();
                     effects.push(Effect::Lead(attempt, term, evidence.read));
                 }
             }
@@ -258,6 +123,9 @@ impl Election {
             }
             Event::FenceLost(attempt) if attempt == self.attempt => {
                 self.step_down(StepDown::FenceLost, now, effects);
+            }
+            Event::TaskDied(attempt) if attempt == self.attempt => {
+                self.step_down(StepDown::TaskDied, now, effects);
             }
             Event::HandedOver(attempt) if attempt == self.attempt => {
                 if let Phase::Serving { lease, serving: Serving::HandingOver(leave), .. } = self.phase {
@@ -274,11 +142,19 @@ impl Election {
             | Event::TermRaised(..)
             | Event::TermNotRaised(_)
             | Event::FenceLost(_)
+            | Event::TaskDied(_)
             | Event::HandedOver(_) => {}
         }
     }
 
-    fn granted(&mut self, attempt: Attempt, lease: LeaseId, ttl: Duration, now: BootTime, effects: &mut Vec<Effect>) {
+    fn granted(
+        &mut self,
+        attempt: Attempt,
+        lease: LeaseId,
+        ttl: Duration,
+        now: BootTime,
+        effects: &mut Vec<Effect>,
+    ) {
         let asked_at = match self.phase {
             Phase::Granting { asked_at } if attempt == self.attempt => asked_at,
             // The answer was repeated.
@@ -344,7 +220,8 @@ impl Election {
                 evidence.read = sent_at.max(evidence.read);
                 self.renew(now, effects);
             }
-            (Phase::Idle { .. } | Phase::Granting { .. } | Phase::Campaigning { .. } | Phase::Stopped, _) => {}
+            (Phase::Idle { .. } | Phase::Granting { .. } | Phase::Campaigning { .. } | Phase::Stopped, _) => {
+            }
         }
     }
 
@@ -387,7 +264,13 @@ impl Election {
     }
 
     fn step_down(&mut self, why: StepDown, now: BootTime, effects: &mut Vec<Effect>) {
-        let Phase::Serving { leadership, serving, .. } = &self.phase else { return };
+        let Phase::Serving { leadership, serving, .. } = &self.phase else {
+            // Nothing was led yet: there is only the attempt to give up.
+            return match &self.phase {
+                Phase::Idle { .. } | Phase::Stopped => {}
+                _ => self.give_up(now, effects),
+            };
+        };
         leadership.end();
         let serving = *serving;
         effects.push(Effect::StepDown(self.attempt, why));
@@ -431,13 +314,8 @@ impl Election {
     }
 
     fn back_off(&mut self, now: BootTime) {
-        let (least, most) = BACK_OFF;
-        let longest = least.saturating_mul(1 << self.failures.min(6)).min(most);
-        self.failures = self.failures.saturating_add(1);
-        self.random = scramble(self.random);
-        let jitter = longest.saturating_mul(u32::try_from(self.random % 500).unwrap_or(0)) / 1000;
         self.next_call_at = BootTime::MAX;
-        self.phase = Phase::Idle { retry_at: now + (longest - jitter) };
+        self.phase = Phase::Idle { retry_at: now + self.back_off.next() };
     }
 
     /// What is due by the clock alone.
@@ -448,15 +326,18 @@ impl Election {
                 self.phase = Phase::Granting { asked_at: now };
                 effects.push(Effect::Grant(self.attempt));
             }
-            Phase::Granting { asked_at } if now >= *asked_at + self.timing.election_ttl => self.give_up(now, effects),
+            Phase::Granting { asked_at } if now >= *asked_at + self.timing.election_ttl => {
+                self.give_up(now, effects)
+            }
             Phase::Campaigning { lease, kept_alive } | Phase::ReadingBack { lease, kept_alive, .. } => {
                 if now >= *kept_alive + timing::leadership(self.ttl) {
                     self.give_up(now, effects);
                 } else if now >= self.next_call_at {
                     effects.push(Effect::KeepAlive(self.attempt, *lease));
-                    if let Phase::ReadingBack { fence, .. } = &self.phase {
-                        effects.push(Effect::Read(self.attempt, fence.clone()));
-                    }
+                    effects.push(match &self.phase {
+                        Phase::ReadingBack { fence, .. } => Effect::Read(self.attempt, fence.clone()),
+                        _ => Effect::ReadQueue(self.attempt, *lease),
+                    });
                     self.next_call_at = now + self.call_interval();
                 }
             }
@@ -477,14 +358,6 @@ impl Election {
     fn call_interval(&self) -> Duration {
         (self.ttl / 5).min(self.timing.keep_alive_interval())
     }
-}
-
-/// One step of the splitmix64 generator (Steele, Lea and Flood, 2014).
-fn scramble(state: u64) -> u64 {
-    let state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    let mixed = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    mixed ^ (mixed >> 31)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Goal: each rule of the state machine in `election.rs`. Method: hand-fed events on a hand-moved clock.
 
 use super::*;
+use crate::id::{Fence, Term};
 
 const TTL: Duration = Duration::from_secs(5);
 const LEASE: LeaseId = LeaseId(7);
@@ -41,6 +42,7 @@ fn names(effects: &[Effect]) -> Vec<&'static str> {
         .map(|effect| match effect {
             Effect::Grant(_) => "grant",
             Effect::KeepAlive(..) => "keep alive",
+            Effect::ReadQueue(..) => "read queue",
             Effect::Campaign(..) => "campaign",
             Effect::Read(..) => "read",
             Effect::RaiseTerm(..) => "raise term",
@@ -56,9 +58,9 @@ fn names(effects: &[Effect]) -> Vec<&'static str> {
 #[test]
 fn the_lease_is_kept_alive_while_waiting_in_the_queue() {
     let mut election = campaigning();
-    assert_eq!(names(&election.step(at(1_010), Event::Tick)), ["keep alive"]);
+    assert_eq!(names(&election.step(at(1_010), Event::Tick)), ["keep alive", "read queue"]);
     election.step(at(1_020), Event::KeptAlive(Attempt(1), at(1_010), LeaseSeen::Alive));
-    assert_eq!(names(&election.step(at(5_500), Event::Tick)), ["keep alive"], "renewed: it goes on");
+    assert_eq!(names(&election.step(at(5_500), Event::Tick)), ["keep alive", "read queue"], "it goes on");
 }
 
 #[test]
@@ -72,7 +74,10 @@ fn a_lease_that_expires_in_the_queue_is_released_and_a_new_one_taken() {
 #[test]
 fn a_lease_that_etcd_calls_gone_ends_the_campaign() {
     let mut election = campaigning();
-    assert_eq!(names(&election.step(at(1_000), Event::KeptAlive(Attempt(1), at(990), LeaseSeen::Gone))), ["release"]);
+    assert_eq!(
+        names(&election.step(at(1_000), Event::KeptAlive(Attempt(1), at(990), LeaseSeen::Gone))),
+        ["release"]
+    );
 }
 
 #[test]
@@ -86,6 +91,29 @@ fn a_win_that_the_read_back_does_not_show_is_no_win() {
     let mut election = campaigning();
     election.step(at(20), Event::Campaigned(Attempt(1), fence()));
     assert_eq!(names(&election.step(at(25), Event::Read(Attempt(1), at(20), KeySeen::NotOurs))), ["release"]);
+}
+
+#[test]
+fn what_becomes_of_a_campaign_after_the_queue_showed_the_win_changes_nothing() {
+    let mut election = campaigning();
+    assert_eq!(names(&election.step(at(20), Event::Campaigned(Attempt(1), fence()))), ["read"]);
+    assert_eq!(names(&election.step(at(22), Event::CampaignFailed(Attempt(1)))), [""; 0]);
+    let effects = election.step(at(25), Event::Read(Attempt(1), at(20), KeySeen::Ours));
+    assert_eq!(names(&effects), ["raise term"]);
+    assert_eq!(names(&election.step(at(26), Event::Campaigned(Attempt(1), fence()))), [""; 0]);
+}
+
+#[test]
+fn a_leader_without_one_of_its_tasks_leads_no_longer() {
+    let (mut election, leadership) = leading();
+    assert_eq!(names(&election.step(at(100), Event::TaskDied(Attempt(1)))), ["step down", "release"]);
+    assert!(!leadership.holds(at(100)));
+    let mut waiting = campaigning();
+    assert_eq!(
+        names(&waiting.step(at(100), Event::TaskDied(Attempt(1)))),
+        ["release"],
+        "a new attempt, a new lease"
+    );
 }
 
 #[test]
@@ -119,7 +147,11 @@ fn keep_alives_and_reads_go_out_five_times_in_a_ttl_without_waiting_for_answers(
 fn an_answer_after_the_deadline_does_not_bring_leadership_back() {
     let (mut election, leadership) = leading();
     let effects = election.step(at(9_000), Event::KeptAlive(Attempt(1), at(4_000), LeaseSeen::Alive));
-    assert_eq!(names(&effects), ["step down", "release"], "as after SIGSTOP: the answer was waiting in the socket");
+    assert_eq!(
+        names(&effects),
+        ["step down", "release"],
+        "as after SIGSTOP: the answer was waiting in the socket"
+    );
     assert!(!leadership.holds(at(9_000)));
 }
 
@@ -192,7 +224,7 @@ proptest::proptest! {
     /// Whatever happens in whatever order: between a step-down and the next win nothing leads, and leadership is
     /// only ever announced while its lease holds.
     #[test]
-    fn no_order_of_events_leads_without_a_lease(script in proptest::collection::vec((0_u64..2_500, 0_u8..12), 1..200)) {
+    fn no_order_of_events_leads_without_a_lease(script in proptest::collection::vec((0_u64..2_500, 0_u8..14), 1..200)) {
         let mut election = Election::new(Timing::default(), 1, at(0));
         let mut now = at(0);
         let mut lease: Option<Arc<LeadershipLease>> = None;
@@ -212,6 +244,8 @@ proptest::proptest! {
                 8 => Event::TermRaised(attempt, Term(1)),
                 9 => Event::Leave(Leave::Transfer),
                 10 => Event::HandedOver(attempt),
+                11 => Event::TaskDied(attempt),
+                12 => Event::FenceLost(attempt),
                 _ => Event::Tick,
             };
             for effect in election.step(now, event) {

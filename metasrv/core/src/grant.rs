@@ -41,7 +41,8 @@ pub fn decide<R>(
     reported.reverse();
 
     let mut decision = Decision::default();
-    let mut wanted = routes.iter().map(|(region, route)| Reported { region: *region, epoch: epoch_of(route) }).peekable();
+    let mut wanted =
+        routes.iter().map(|(region, route)| Reported { region: *region, epoch: epoch_of(route) }).peekable();
     for held in reported {
         while let Some(missing) = wanted.next_if(|want| want.region < held.region) {
             decision.open.push(missing);
@@ -71,7 +72,10 @@ mod tests {
     }
 
     fn reports(reports: &[(u64, u64)]) -> Vec<Reported> {
-        reports.iter().map(|&(region, epoch)| Reported { region: RegionId(region), epoch: Epoch(epoch) }).collect()
+        reports
+            .iter()
+            .map(|&(region, epoch)| Reported { region: RegionId(region), epoch: Epoch(epoch) })
+            .collect()
     }
 
     #[test]

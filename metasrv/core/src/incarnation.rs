@@ -156,10 +156,22 @@ mod tests {
     fn an_older_process_is_told_what_is_known() {
         let mut holder = Holder::recorded(process(10, 1));
         assert_eq!(offer(&mut holder, process(9, 5), 0), Standing::Stale(10));
-        assert_eq!(offer(&mut holder, process(10, 2), 0), Standing::Stale(10), "same instant, another process");
+        assert_eq!(
+            offer(&mut holder, process(10, 2), 0),
+            Standing::Stale(10),
+            "same instant, another process"
+        );
         offer(&mut holder, process(12, 3), 0);
-        assert_eq!(offer(&mut holder, process(11, 4), 0), Standing::Stale(12), "older than the one that waits");
-        assert_eq!(offer(&mut holder, process(10, 1), 0), Standing::Stale(12), "the recorded one is superseded");
+        assert_eq!(
+            offer(&mut holder, process(11, 4), 0),
+            Standing::Stale(12),
+            "older than the one that waits"
+        );
+        assert_eq!(
+            offer(&mut holder, process(10, 1), 0),
+            Standing::Stale(12),
+            "the recorded one is superseded"
+        );
     }
 
     #[test]

@@ -132,7 +132,11 @@ mod tests {
     fn a_renewal_moves_the_deadline_forward_only() {
         let lease = LeadershipLease::new(at(1_000), TTL);
         let Renewal::Until(until) = lease.renew(at(2_000), TTL, at(2_010)) else { unreachable!() };
-        assert_eq!(lease.renew(at(1_500), TTL, at(2_020)), Renewal::Until(until), "an older answer came later");
+        assert_eq!(
+            lease.renew(at(1_500), TTL, at(2_020)),
+            Renewal::Until(until),
+            "an older answer came later"
+        );
     }
 
     #[test]

@@ -80,7 +80,11 @@ mod tests {
     #[test]
     fn a_resignation_does_not_shorten_what_its_own_predecessor_requires() {
         let records = [record(1, TermEnd::Unknown), record(2, TermEnd::Resigned)];
-        assert_eq!(wait(&records, 2), timing::takeover_wait(L, L), "A deposed, B resigns at once, C still waits for A");
+        assert_eq!(
+            wait(&records, 2),
+            timing::takeover_wait(L, L),
+            "A deposed, B resigns at once, C still waits for A"
+        );
     }
 
     #[test]
