@@ -1,0 +1,169 @@
+//! The names under which everything is stored: one prefix, one version, docs/keys.md as the table.
+//!
+//! Numbers are padded to twenty digits, so that the order of keys is the order of numbers.
+
+use metasrv_core::id::{ClusterId, NodeId, NodeKey, RegionId, Role, Term};
+
+/// The names of one cluster's keys.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Keys {
+    root: String,
+}
+
+impl Keys {
+    /// Under this prefix, which begins with `/` and does not end with one.
+    pub fn new(prefix: &str) -> Keys {
+        Keys { root: format!("{prefix}/v1") }
+    }
+
+    /// The random identity of this installation.
+    pub fn installation(&self) -> String {
+        format!("{}/installation", self.root)
+    }
+
+    /// Name of the election; etcd appends `/` and the lease's id in hexadecimal.
+    pub fn election(&self) -> String {
+        format!("{}/election", self.root)
+    }
+
+    /// The fence of embedded mode.
+    pub fn embedded_fence(&self) -> String {
+        format!("{}/election/embedded", self.root)
+    }
+
+    /// The highest term there was.
+    pub fn term_current(&self) -> String {
+        format!("{}/term/current", self.root)
+    }
+
+    /// Prefix of the records of all terms.
+    pub fn term_records(&self) -> String {
+        format!("{}/term/record/", self.root)
+    }
+
+    /// The record of a term.
+    pub fn term_record(&self, term: Term) -> String {
+        format!("{}{:020}", self.term_records(), term.0)
+    }
+
+    /// Prefix of the records of all nodes.
+    pub fn nodes(&self) -> String {
+        format!("{}/node/", self.root)
+    }
+
+    /// Which process of a node may be granted leases.
+    pub fn node(&self, node: &NodeKey) -> String {
+        format!("{}{}", self.nodes(), node_path(node))
+    }
+
+    /// Prefix of the leases of all nodes.
+    pub fn leases(&self) -> String {
+        format!("{}/lease/", self.root)
+    }
+
+    /// When a node was last heard of.
+    pub fn lease(&self, node: &NodeKey) -> String {
+        format!("{}{}", self.leases(), node_path(node))
+    }
+
+    /// Prefix of the stats of all datanodes.
+    pub fn all_stats(&self) -> String {
+        format!("{}/stats/", self.root)
+    }
+
+    /// The last drained batch of a datanode's stats.
+    pub fn stats(&self, node: &NodeKey) -> String {
+        format!("{}{:020}/{:020}", self.all_stats(), node.cluster.0, node.id.0)
+    }
+
+    /// Prefix of all routes.
+    pub fn regions(&self) -> String {
+        format!("{}/region/", self.root)
+    }
+
+    /// The route of a region.
+    pub fn region(&self, region: RegionId) -> String {
+        format!("{}{:020}", self.regions(), region.0)
+    }
+
+    /// The last region id that was given.
+    pub fn region_sequence(&self) -> String {
+        format!("{}/sequence/region", self.root)
+    }
+
+    /// The node of a key that [`Keys::node`] made.
+    pub fn parse_node(&self, key: &str) -> Option<NodeKey> {
+        parse_node_path(key.strip_prefix(&self.nodes())?)
+    }
+
+    /// The node of a key that [`Keys::lease`] made.
+    pub fn parse_lease(&self, key: &str) -> Option<NodeKey> {
+        parse_node_path(key.strip_prefix(&self.leases())?)
+    }
+
+    /// The datanode of a key that [`Keys::stats`] made.
+    pub fn parse_stats(&self, key: &str) -> Option<NodeKey> {
+        let (cluster, id) = key.strip_prefix(&self.all_stats())?.split_once('/')?;
+        Some(NodeKey::datanode(ClusterId(number(cluster)?), NodeId(number(id)?)))
+    }
+
+    /// The region of a key that [`Keys::region`] made.
+    pub fn parse_region(&self, key: &str) -> Option<RegionId> {
+        Some(RegionId(number(key.strip_prefix(&self.regions())?)?))
+    }
+}
+
+fn node_path(node: &NodeKey) -> String {
+    format!("{}/{:020}/{:020}", node.role, node.cluster.0, node.id.0)
+}
+
+fn parse_node_path(path: &str) -> Option<NodeKey> {
+    let mut parts = path.split('/');
+    let (role, cluster, id) = (parts.next()?, parts.next()?, parts.next()?);
+    if parts.next().is_some() {
+        return None;
+    }
+    Some(NodeKey {
+        role: Role::from_name(role)?,
+        cluster: ClusterId(number(cluster)?),
+        id: NodeId(number(id)?),
+    })
+}
+
+/// Twenty digits, and nothing but digits.
+fn number(text: &str) -> Option<u64> {
+    if text.len() == 20 && text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn keys_are_read_back_as_they_were_made(role in 0_usize..3, cluster in any::<u64>(), id in any::<u64>()) {
+            let keys = Keys::new("/metasrv");
+            let role = [Role::Datanode, Role::Frontend, Role::Flownode][role];
+            let node = NodeKey { role, cluster: ClusterId(cluster), id: NodeId(id) };
+            prop_assert_eq!(keys.parse_node(&keys.node(&node)), Some(node));
+            prop_assert_eq!(keys.parse_lease(&keys.lease(&node)), Some(node));
+            prop_assert_eq!(keys.parse_stats(&keys.stats(&node)), Some(NodeKey::datanode(node.cluster, node.id)));
+            prop_assert_eq!(keys.parse_region(&keys.region(RegionId(id))), Some(RegionId(id)));
+        }
+
+        #[test]
+        fn no_key_of_somebody_elses_panics(key in ".{0,80}") {
+            let keys = Keys::new("/m");
+            for key in [key.clone(), format!("/m/v1/node/{key}"), format!("/m/v1/region/{key}"), format!("/m/v1/stats/{key}")] {
+                let _ = (keys.parse_node(&key), keys.parse_lease(&key), keys.parse_stats(&key), keys.parse_region(&key));
+            }
+        }
+    }
+
+    #[test]
+    fn no_prefix_is_the_beginning_of_another_clusters_keys() {
+        let key = Keys::new("/metasrv-2").region(RegionId(1));
+        assert!(!key.starts_with(&Keys::new("/metasrv").regions()));
+    }
+}

@@ -1,0 +1,81 @@
+//! One node as the leader sees it.
+
+use std::collections::BTreeMap;
+
+use metasrv_core::id::{Epoch, Incarnation, RegionId, Term};
+use metasrv_core::incarnation::Holder;
+use metasrv_core::stats::EpochCache;
+use metasrv_core::time::BootTime;
+use metasrv_core::timing::Timing;
+use metasrv_proto::admin::NodeLeaseRecord;
+
+/// One node: where it is, which process it is, which regions the routes give it.
+#[derive(Default)]
+pub struct Node {
+    /// host:port of its service.
+    pub addr: String,
+    /// The process last heard of.
+    pub process: Option<Incarnation>,
+    /// What it says of itself.
+    pub version: String,
+    /// What it says of itself.
+    pub hostname: String,
+    /// Wall clock, for people.
+    pub last_activity_ms: u64,
+    /// When its lease was last handed to the write-behind.
+    pub lease_offered_at: Option<BootTime>,
+    /// The term under which its lease was last handed to the write-behind, or by which an earlier leader left it.
+    pub offered_term: Term,
+    /// Which of its processes may be granted leases.
+    pub holder: Holder,
+    /// Mod revision of its [`metasrv_proto::admin::NodeRecord`]; 0: none.
+    pub record_revision: i64,
+    /// The registrar is at work on it: nothing is granted meanwhile.
+    pub recording: bool,
+    /// The process that was last told to wait, so that it is logged once.
+    pub waits_for: Option<Incarnation>,
+    /// The regions that the routes give it.
+    pub regions: BTreeMap<RegionId, Region>,
+    /// When it was last told to open regions.
+    pub open_sent_at: Option<BootTime>,
+    /// Stats on their way to the store.
+    pub stats: EpochCache,
+}
+
+/// A region's route, and what was granted under it.
+#[derive(Clone, Debug)]
+pub struct Region {
+    /// The epoch of the route.
+    pub epoch: Epoch,
+    /// Mod revision of the route.
+    pub revision: i64,
+    /// Term in which the route was last changed.
+    pub term: Term,
+    /// Wall clock, for people.
+    pub created_at_ms: u64,
+    /// Why the route is as it is.
+    pub reason: String,
+    /// When this leader last renewed it.
+    pub granted_at: Option<BootTime>,
+}
+
+impl Region {
+    /// Whether its node holds a lease for it that this leader granted.
+    pub fn is_writable(&self, timing: &Timing, now: BootTime) -> bool {
+        self.granted_at.is_some_and(|granted| now.since(granted) < timing.region_lease)
+    }
+}
+
+impl Node {
+    /// What is persisted of it.
+    pub fn lease_record(&self, term: Term) -> NodeLeaseRecord {
+        NodeLeaseRecord {
+            addr: self.addr.clone(),
+            last_activity_ms: self.last_activity_ms,
+            node_epoch: self.process.map_or(0, |process| process.epoch),
+            term: term.0,
+            version: self.version.clone(),
+            hostname: self.hostname.clone(),
+        }
+    }
+}

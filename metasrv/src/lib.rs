@@ -1,0 +1,22 @@
+//! The metadata server. ARCHITECTURE.md at the top of the repository has the map.
+
+pub mod clock;
+pub mod command;
+pub mod config;
+pub mod election;
+pub mod etcd;
+pub mod handler;
+pub mod http;
+pub mod keys;
+pub mod leader;
+pub mod logging;
+pub mod mailbox;
+pub mod metrics;
+pub mod observer;
+pub mod playground;
+pub mod pusher;
+pub mod record;
+pub mod server;
+pub mod store;
+pub mod wire;
+pub mod write_behind;

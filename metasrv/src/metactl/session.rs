@@ -1,0 +1,176 @@
+//! One run of `metactl`: the client, what it prints, until when it tries, and how it waits.
+//!
+//! There is one deadline for the whole command. Ctrl-C ends a command that only looks, as it ends any program; one
+//! that changes something says first what goes on without it.
+
+use std::cell::RefCell;
+use std::time::Duration;
+
+use metasrv_client::{AdminClient, BackOff, ClientError, MetaClient, MetaClientConfig};
+use metasrv_proto::meta::Role;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
+
+use crate::cli::{Format, Global};
+use crate::exit::{Exit, Failure};
+use crate::output::say;
+
+/// Between two looks at what is waited for: short enough not to be noticed, long enough to cost a leader nothing.
+const LOOKS: BackOff = BackOff { first: Duration::from_millis(50), most: Duration::from_millis(500) };
+
+/// What all commands have.
+pub struct Session {
+    /// Finds the replicas and the leader.
+    pub client: MetaClient,
+    /// What the data looks like.
+    pub format: Format,
+    limit: Duration,
+    deadline: Instant,
+}
+
+/// One look at what is waited for.
+pub enum Look<T> {
+    /// It is there.
+    Done(T),
+    /// It is not, and this is how far it is.
+    NotYet(String),
+}
+
+/// How waiting ended.
+pub enum Waited<T> {
+    /// With what was waited for.
+    Done(T),
+    /// With the deadline; the text is how far it was.
+    TimedOut(String),
+    /// By Ctrl-C; the text is how far it was.
+    Interrupted(String),
+}
+
+impl Session {
+    /// Takes the global flags. Nothing is connected yet.
+    pub fn start(global: &Global) -> Result<Session, Failure> {
+        let mut config = MetaClientConfig::new(&global.metasrv, Role::Frontend, 0);
+        let timeouts = &mut config.timeouts;
+        timeouts.admin = global.timeout;
+        timeouts.ask = timeouts.ask.min(global.timeout);
+        timeouts.connect = timeouts.connect.min(global.timeout);
+        let client = MetaClient::try_new(config).map_err(ClientError::from)?;
+        let deadline = Instant::now() + global.timeout;
+        Ok(Session { client, format: global.output, limit: global.timeout, deadline })
+    }
+
+    /// The calls to metasrv, each with what is left of the deadline.
+    pub fn admin(&self) -> AdminClient {
+        self.client.admin().with_deadline(self.deadline.saturating_duration_since(Instant::now()))
+    }
+
+    /// The deadline as it was given.
+    pub fn limit(&self) -> impl std::fmt::Display {
+        humantime::format_duration(self.limit)
+    }
+
+    /// Runs a change. On Ctrl-C it ends with `advice`, because a request that may be on its way cannot be called back.
+    pub async fn change<T>(
+        &self,
+        change: impl Future<Output = Result<T, ClientError>>,
+        advice: &str,
+    ) -> Result<T, Failure> {
+        let mut interrupt = interrupts()?;
+        tokio::select! {
+            biased;
+            _ = interrupt.recv() => Err(Failure::new(
+                Exit::Failed,
+                "interrupted before the answer came: the request may have been sent, and then the work goes on",
+            )
+            .advise(advice)),
+            result = change => Ok(result?),
+        }
+    }
+
+    /// Looks until it is there, until the deadline, or until Ctrl-C; says how far it is whenever that changes. What
+    /// may pass, such as a change of leader, does not end the waiting.
+    pub async fn wait<T>(
+        &self,
+        mut look: impl AsyncFnMut() -> Result<Look<T>, ClientError>,
+    ) -> Result<Waited<T>, Failure> {
+        // From here on Ctrl-C does not end the process by itself, not even between two looks.
+        let mut interrupt = interrupts()?;
+        let progress = RefCell::new(String::new());
+        let looking = async {
+            let mut waits = LOOKS.start();
+            loop {
+                let so_far = match look().await {
+                    Ok(Look::Done(found)) => return Ok(found),
+                    Ok(Look::NotYet(so_far)) => so_far,
+                    Err(error) if error.is_retryable() => error.to_string(),
+                    Err(error) => return Err(Failure::from(error)),
+                };
+                if *progress.borrow() != so_far {
+                    say(&format!("waiting: {so_far}"));
+                    *progress.borrow_mut() = so_far;
+                }
+                waits.wait().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = interrupt.recv() => Ok(Waited::Interrupted(progress.take())),
+            () = tokio::time::sleep_until(self.deadline) => Ok(Waited::TimedOut(progress.take())),
+            found = looking => found.map(Waited::Done),
+        }
+    }
+}
+
+fn interrupts() -> Result<Signal, Failure> {
+    signal(SignalKind::interrupt())
+        .map_err(|error| Failure::new(Exit::Failed, format!("Ctrl-C cannot be watched for: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session(timeout: Duration) -> Session {
+        let metasrv = vec!["127.0.0.1:1".to_owned()];
+        let started = Session::start(&Global { metasrv, output: Format::Table, timeout });
+        started.unwrap_or_else(|failure| panic!("{failure}"))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waiting_survives_what_passes_and_ends_with_what_does_not() {
+        let session = session(Duration::from_secs(60));
+        let mut looks = 0;
+        let waited = session
+            .wait(async || {
+                looks += 1;
+                match looks {
+                    1 => Err(ClientError::NoLeader { why: "election".to_owned() }),
+                    2 => Ok(Look::NotYet("half".to_owned())),
+                    _ => Ok(Look::Done(looks)),
+                }
+            })
+            .await;
+        assert!(matches!(waited, Ok(Waited::Done(3))));
+        let refused = session.wait::<()>(async || Err(ClientError::Refused("never".to_owned()))).await;
+        assert_eq!(refused.err().map(|failure| failure.exit), Some(Exit::Refused));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waiting_ends_at_the_deadline_and_says_how_far_it_was() {
+        let session = session(Duration::from_secs(3));
+        let started = Instant::now();
+        let waited = session.wait::<()>(async || Ok(Look::NotYet("1 of 2".to_owned()))).await;
+        assert!(matches!(waited, Ok(Waited::TimedOut(so_far)) if so_far == "1 of 2"));
+        assert_eq!(started.elapsed(), Duration::from_secs(3));
+    }
+
+    #[test]
+    fn addresses_that_are_none_are_a_usage_error_and_all_named() {
+        let metasrv = vec!["nonsense".to_owned(), "a:1".to_owned(), "b".to_owned()];
+        let global = Global { metasrv, output: Format::Table, timeout: Duration::from_secs(1) };
+        let failure = Session::start(&global).err().expect("two are none");
+        assert_eq!(failure.exit, Exit::Usage);
+        let said = failure.to_string();
+        assert!(said.contains("nonsense") && said.contains("\"b\"") && said.contains("--metasrv"), "{said}");
+    }
+}

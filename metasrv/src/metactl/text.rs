@@ -1,0 +1,124 @@
+//! Times, ages and random numbers as text: exact in JSON, short in tables.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use serde::{Serialize, Serializer};
+
+/// The last millisecond that RFC 3339 has a four-digit year for. Later ones come from a broken clock.
+const LAST_MS: u64 = 253_402_300_799_999;
+
+/// A wall clock's time in milliseconds since 1970, as a replica or a node took it. 0: never.
+///
+/// In JSON it is RFC 3339 in UTC, or null. In a table it is an age by this machine's clock, which is for people: the
+/// two clocks may differ.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Moment(pub u64);
+
+impl Moment {
+    /// How long ago it was, in the largest unit that fits; `-` for never.
+    pub fn age(self, now_ms: u64) -> String {
+        if self.0 == 0 {
+            return "-".to_owned();
+        }
+        ago(now_ms.saturating_sub(self.0))
+    }
+
+    fn rfc3339(self) -> Option<String> {
+        if self.0 == 0 || self.0 > LAST_MS {
+            return None;
+        }
+        let time = UNIX_EPOCH + Duration::from_millis(self.0);
+        Some(humantime::format_rfc3339_millis(time).to_string())
+    }
+}
+
+impl Serialize for Moment {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.rfc3339().serialize(serializer)
+    }
+}
+
+/// So many milliseconds ago, in the largest unit that fits.
+pub fn ago(millis: u64) -> String {
+    let seconds = millis / 1000;
+    let (amount, unit) = match seconds {
+        0..60 => (seconds, "s"),
+        60..3_600 => (seconds / 60, "m"),
+        3_600..86_400 => (seconds / 3_600, "h"),
+        _ => (seconds / 86_400, "d"),
+    };
+    format!("{amount}{unit} ago")
+}
+
+/// A random number of 64 bits: 16 hexadecimal digits. As a JSON number, most readers would round it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Hex(pub u64);
+
+impl std::fmt::Display for Hex {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl Serialize for Hex {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// What a node or another operator wrote, fit for one cell of a table: a line break would tear the row, and an escape
+/// sequence would speak to the reader's terminal. Nothing is `-`.
+pub fn cell(text: &str) -> String {
+    if text.is_empty() {
+        return "-".to_owned();
+    }
+    let mut clean = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() {
+            clean.extend(character.escape_default());
+        } else {
+            clean.push(character);
+        }
+    }
+    clean
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_rfc_3339_in_utc_with_milliseconds() {
+        let json = |moment| serde_json::to_string(&Moment(moment)).unwrap();
+        assert_eq!(json(1_700_000_000_123), "\"2023-11-14T22:13:20.123Z\"");
+        assert_eq!(json(LAST_MS), "\"9999-12-31T23:59:59.999Z\"");
+        assert_eq!(json(0), "null", "never");
+        assert_eq!(json(LAST_MS + 1), "null", "a broken clock is no panic");
+        assert_eq!(json(u64::MAX), "null", "a broken clock is no panic");
+    }
+
+    #[test]
+    fn ages_have_one_unit() {
+        let now = 1_700_000_000_000;
+        for (seconds, age) in
+            [(0, "0s ago"), (59, "59s ago"), (60, "1m ago"), (7_199, "1h ago"), (172_800, "2d ago")]
+        {
+            assert_eq!(Moment(now - seconds * 1000).age(now), age);
+        }
+        assert_eq!(Moment(now + 5_000).age(now), "0s ago", "another machine's clock is ahead");
+        assert_eq!(Moment(0).age(now), "-");
+    }
+
+    #[test]
+    fn random_numbers_keep_all_their_digits() {
+        assert_eq!(serde_json::to_string(&Hex(0xab)).unwrap(), "\"00000000000000ab\"");
+        assert_eq!(Hex(u64::MAX).to_string(), "ffffffffffffffff");
+    }
+
+    #[test]
+    fn foreign_text_stays_in_its_cell() {
+        assert_eq!(cell("a\nb\u{1b}[31mc"), "a\\nb\\u{1b}[31mc");
+        assert_eq!(cell("plän"), "plän");
+        assert_eq!(cell(""), "-");
+    }
+}

@@ -1,0 +1,300 @@
+//! The `Admin` service: what operators and tools ask.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use metasrv_core::election::Leave;
+use metasrv_core::grant::Reported;
+use metasrv_core::id::{ClusterId, NodeId, NodeKey};
+use metasrv_proto::admin::admin_server::Admin;
+use metasrv_proto::admin::{
+    CreateRegionsRequest, CreateRegionsResponse, GetStatusRequest, GetStatusResponse, ListMembersRequest,
+    ListMembersResponse, ListNodesRequest, ListNodesResponse, ListRegionsRequest, ListRegionsResponse,
+    Member, TransferLeadershipRequest, TransferLeadershipResponse,
+};
+use metasrv_proto::meta::mailbox_message;
+use tonic::metadata::MetadataValue;
+use tonic::{Request, Response, Status};
+
+use super::heartbeat::Shared;
+use super::listing;
+use crate::election::ElectionHandle;
+use crate::keys::Keys;
+use crate::leader::{CreateError, Leader};
+use crate::store::Store;
+use crate::wire;
+
+/// Regions that one call may create.
+const MOST_REGIONS: u32 = 10_000;
+/// Bytes of a reason.
+const REASON_BYTES: usize = 1_024;
+/// A transfer waits so long for the leader to have given up: its last drain, and room.
+const TRANSFER_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The service.
+pub struct AdminService {
+    shared: Arc<Shared>,
+    name: String,
+    /// Absent in embedded mode: there is nobody to hand over to.
+    election: Option<ElectionHandle>,
+    store: Arc<dyn Store>,
+    keys: Keys,
+}
+
+type ListStream<T> = Pin<Box<dyn futures_util::Stream<Item = Result<T, Status>> + Send>>;
+
+impl AdminService {
+    /// Over what the heartbeat streams share.
+    pub fn new(
+        shared: Arc<Shared>,
+        name: String,
+        election: Option<ElectionHandle>,
+        store: Arc<dyn Store>,
+        keys: Keys,
+    ) -> AdminService {
+        AdminService { shared, name, election, store, keys }
+    }
+
+    fn leader(&self) -> Result<Arc<Leader>, Status> {
+        self.shared.leading().ok_or_else(|| self.not_leader())
+    }
+
+    fn not_leader(&self) -> Status {
+        let known = self.shared.other_leader();
+        let mut status = Status::failed_precondition(match &known {
+            Some(known) => format!("this replica does not lead; {} at {} does", known.name, known.addr),
+            None => "this replica does not lead, and knows of no leader".to_owned(),
+        });
+        if let Some(Ok(addr)) = known.map(|known| MetadataValue::try_from(known.addr)) {
+            status.metadata_mut().insert("metasrv-leader", addr);
+        }
+        status
+    }
+
+    fn count(&self, method: &str, code: tonic::Code) {
+        self.shared.metrics.admin_requests.with_label_values(&[method, &format!("{code:?}")]).inc();
+    }
+
+    async fn create(&self, request: CreateRegionsRequest) -> Result<CreateRegionsResponse, Status> {
+        if request.count == 0 || request.count > MOST_REGIONS {
+            return Err(Status::invalid_argument(format!(
+                "count: {} is not in 1..={MOST_REGIONS}",
+                request.count
+            )));
+        }
+        if request.node_id == Some(0) {
+            return Err(Status::invalid_argument("node_id: 0 is no node"));
+        }
+        check_reason(&request.reason)?;
+        let leader = self.leader()?;
+        // On a task of its own: a caller that goes away in the middle of a transaction must not keep this leader from
+        // learning what became of it. The task ends with its last transaction, which the end of the term ends at the latest.
+        let creating = tokio::spawn(create_and_announce(Arc::clone(&self.shared), leader, request));
+        creating.await.map_err(|error| Status::internal(format!("creating regions ended badly: {error}")))?
+    }
+
+    async fn transfer(&self, reason: &str) -> Result<TransferLeadershipResponse, Status> {
+        check_reason(reason)?;
+        let leader = self.leader()?;
+        let Some(election) = &self.election else {
+            return Err(Status::unimplemented(
+                "embedded mode has one replica: there is nobody to hand over to",
+            ));
+        };
+        let others =
+            self.shared.view.borrow().members.iter().filter(|member| member.name != self.name).count();
+        if others == 0 {
+            return Err(Status::unavailable("there is no other replica in the queue to hand over to"));
+        }
+        tracing::info!(term = %leader.term(), reason, "asked to transfer leadership");
+        let ended = leader.ended();
+        election.leave(Leave::Transfer).await;
+        match tokio::time::timeout(TRANSFER_PATIENCE, ended).await {
+            Ok(()) => Ok(TransferLeadershipResponse { term: leader.term().0 }),
+            Err(_) => {
+                Err(Status::deadline_exceeded("the leader has not given up in time; it goes on trying"))
+            }
+        }
+    }
+
+    fn status(&self) -> GetStatusResponse {
+        let now = self.shared.clock.now();
+        let view = self.shared.view.borrow().clone();
+        let mut status = GetStatusResponse {
+            name: self.name.clone(),
+            role: if view.members.iter().any(|member| member.name == self.name) {
+                "follower"
+            } else {
+                "candidate"
+            }
+            .to_owned(),
+            term: view.leader.as_ref().map_or(0, |leader| leader.term.0),
+            leader_addr: view.leader.as_ref().map(|leader| leader.addr.clone()).unwrap_or_default(),
+            leader_name: view.leader.as_ref().map(|leader| leader.name.clone()).unwrap_or_default(),
+            seen_ms_ago: view.read_at.map(|at| u64::try_from(now.since(at).as_millis()).unwrap_or(u64::MAX)),
+            ..GetStatusResponse::default()
+        };
+        if let Ok(leader) = self.leader() {
+            status.seen_ms_ago = None;
+            status.role = "leader".to_owned();
+            status.term = leader.term().0;
+            status.leader_addr = view.own_addr.unwrap_or_default();
+            status.leader_name.clone_from(&self.name);
+            status.installation = leader.installation();
+            status.heartbeats = leader.heartbeats();
+            status.nodes_connected = listing::as_u64(self.shared.group.pushers().len());
+            for entry in leader.nodes() {
+                status.nodes = status.nodes.saturating_add(1);
+                status.regions = status.regions.saturating_add(listing::as_u64(entry.regions.len()));
+                status.regions_writable = status
+                    .regions_writable
+                    .saturating_add(listing::as_u64(listing::writable(&entry, &leader, now)));
+            }
+        }
+        status
+    }
+}
+
+/// Creates regions and tells their nodes; what is told is also repeated with a heartbeat.
+async fn create_and_announce(
+    shared: Arc<Shared>,
+    leader: Arc<Leader>,
+    request: CreateRegionsRequest,
+) -> Result<CreateRegionsResponse, Status> {
+    let count = usize::try_from(request.count).unwrap_or(usize::MAX);
+    let on = request.node_id.map(NodeId);
+    let created = leader
+        .create_regions(shared.group.pushers(), ClusterId(request.cluster_id), on, count, &request.reason)
+        .await
+        .map_err(|error| match &error {
+            CreateError::NotLeader { .. } => Status::aborted(error.to_string()),
+            CreateError::NotEnoughDatanodes(_) => Status::resource_exhausted(error.to_string()),
+            CreateError::NoSuchNode(_) => Status::not_found(error.to_string()),
+            CreateError::Store { .. } => Status::unavailable(error.to_string()),
+        })?;
+    let now = shared.clock.now();
+    let mut regions = Vec::with_capacity(count);
+    for (node, created) in created {
+        for chunk in created.chunks(listing::CHUNK) {
+            announce(&shared, &leader, &node, chunk);
+        }
+        regions.extend(listing::created(&leader, &node, &created, now));
+    }
+    regions.sort_unstable_by_key(|region| region.region_id);
+    Ok(CreateRegionsResponse { regions })
+}
+
+/// Tells a node of new regions at once; whatever is lost here is repeated with a heartbeat.
+fn announce(shared: &Shared, leader: &Leader, node: &NodeKey, regions: &[Reported]) {
+    let group = &shared.group;
+    if group.pushers().process(node).is_none_or(|process| process.nonce == 0) {
+        return;
+    }
+    let payload = mailbox_message::Payload::Instruction(wire::open_regions(leader.term(), regions));
+    let message = group.mailbox().message(node, "open regions", payload);
+    let header = wire::response_header(node, leader.term(), leader.installation());
+    let outcome = match group.mailbox().push(node, header, message) {
+        Ok(()) => "sent",
+        Err(error) => {
+            tracing::debug!(%error, "an instruction waits for the node's next heartbeat");
+            "not_sent"
+        }
+    };
+    shared.metrics.instructions.with_label_values(&["open_regions", outcome]).inc();
+}
+
+fn check_reason(reason: &str) -> Result<(), Status> {
+    if reason.len() > REASON_BYTES {
+        return Err(Status::resource_exhausted(format!(
+            "reason (bytes): at most {REASON_BYTES} are accepted"
+        )));
+    }
+    Ok(())
+}
+
+#[tonic::async_trait]
+impl Admin for AdminService {
+    type ListRegionsStream = ListStream<ListRegionsResponse>;
+    type ListNodesStream = ListStream<ListNodesResponse>;
+
+    async fn create_regions(
+        &self,
+        request: Request<CreateRegionsRequest>,
+    ) -> Result<Response<CreateRegionsResponse>, Status> {
+        let result = self.create(request.into_inner()).await;
+        self.count("create_regions", result.as_ref().err().map_or(tonic::Code::Ok, Status::code));
+        result.map(Response::new)
+    }
+
+    async fn list_regions(
+        &self,
+        request: Request<ListRegionsRequest>,
+    ) -> Result<Response<Self::ListRegionsStream>, Status> {
+        let leader = self.leader();
+        self.count("list_regions", leader.as_ref().err().map_or(tonic::Code::Ok, Status::code));
+        let leader = leader?;
+        let term = leader.term().0;
+        let regions = listing::regions(&leader, request.get_ref().node_id, self.shared.clock.now());
+        Ok(Response::new(Box::pin(listing::chunks(&regions, move |regions| ListRegionsResponse {
+            regions,
+            term,
+        }))))
+    }
+
+    async fn list_nodes(
+        &self,
+        _: Request<ListNodesRequest>,
+    ) -> Result<Response<Self::ListNodesStream>, Status> {
+        let listed = async {
+            let leader = self.leader()?;
+            Ok((
+                leader.term().0,
+                listing::nodes(&leader, self.shared.group.pushers(), self.store.as_ref(), &self.keys).await?,
+            ))
+        };
+        let result: Result<_, Status> = listed.await;
+        self.count("list_nodes", result.as_ref().err().map_or(tonic::Code::Ok, Status::code));
+        let (term, nodes) = result?;
+        Ok(Response::new(Box::pin(listing::chunks(&nodes, move |nodes| ListNodesResponse { nodes, term }))))
+    }
+
+    async fn list_members(
+        &self,
+        _: Request<ListMembersRequest>,
+    ) -> Result<Response<ListMembersResponse>, Status> {
+        self.count("list_members", tonic::Code::Ok);
+        let view = self.shared.view.borrow().clone();
+        let leader = view.leader.map(|leader| leader.name);
+        let members = view
+            .members
+            .into_iter()
+            .map(|member| {
+                let leads = leader.as_ref() == Some(&member.name);
+                Member {
+                    role: if leads { "leader" } else { "follower" }.to_owned(),
+                    term: if leads { member.term } else { 0 },
+                    name: member.name,
+                    addr: member.addr,
+                    version: member.version,
+                    started_at_ms: member.started_at_ms,
+                }
+            })
+            .collect();
+        Ok(Response::new(ListMembersResponse { members }))
+    }
+
+    async fn transfer_leadership(
+        &self,
+        request: Request<TransferLeadershipRequest>,
+    ) -> Result<Response<TransferLeadershipResponse>, Status> {
+        let result = self.transfer(&request.get_ref().reason).await;
+        self.count("transfer_leadership", result.as_ref().err().map_or(tonic::Code::Ok, Status::code));
+        result.map(Response::new)
+    }
+
+    async fn get_status(&self, _: Request<GetStatusRequest>) -> Result<Response<GetStatusResponse>, Status> {
+        self.count("get_status", tonic::Code::Ok);
+        Ok(Response::new(self.status()))
+    }
+}

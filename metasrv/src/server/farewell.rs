@@ -1,0 +1,104 @@
+//! How a stream ends: why, and the last word to its node, which says what to do next.
+
+use std::time::Duration;
+
+use metasrv_core::id::{Incarnation, NodeKey};
+use metasrv_proto::meta::HeartbeatResponse;
+use metasrv_proto::{code, meta};
+use tokio::sync::watch;
+use tonic::Status;
+
+use super::stream::Session;
+use crate::leader::Leader;
+use crate::observer::View;
+use crate::wire;
+
+/// After the end of a term its streams wait so long for the next leader to show itself, to name it to their nodes.
+const HINT_PATIENCE: Duration = Duration::from_millis(300);
+
+/// Why a stream ends.
+pub enum End {
+    /// The node ended it, or is gone.
+    Closed,
+    /// The node broke a rule of the protocol.
+    Refused(Status),
+    /// The last response says why, in its header.
+    Told(Box<HeartbeatResponse>),
+}
+
+/// The term is over: name the next leader, if it shows itself soon.
+pub async fn term_ended(session: &Session, mut view: watch::Receiver<View>) -> End {
+    let own_term = session.leader.term();
+    let next = view.wait_for(|view| view.leader.as_ref().is_some_and(|leader| leader.term > own_term));
+    // Without it the node asks round.
+    let _ = tokio::time::timeout(HINT_PATIENCE, next).await.map(|seen| seen.is_ok());
+    let known = view.borrow().leader.clone().filter(|known| known.term > own_term);
+    let mut header = wire::response_header(
+        &session.node,
+        known.as_ref().map_or(own_term, |known| known.term),
+        session.leader.installation(),
+    );
+    header.error = Some(wire::error(code::NOT_LEADER, format!("term {own_term} of this replica is over")));
+    header.leader = known.map(|known| wire::peer(&known.addr));
+    End::Told(Box::new(HeartbeatResponse { header: Some(header), ..HeartbeatResponse::default() }))
+}
+
+/// Another stream of this node was registered.
+pub fn replaced(session: &Session, by: Option<Incarnation>) -> End {
+    match by {
+        Some(by) if session.fixed.process.is_some_and(|own| own < by) => {
+            End::Told(Box::new(superseded(session, by.epoch)))
+        }
+        // The same process has connected again; nobody reads this stream any more.
+        _ => End::Refused(Status::aborted("this node has opened another stream")),
+    }
+}
+
+/// A newer process of the node is known than one that was the current one itself: it has to end.
+fn superseded(session: &Session, known: u64) -> HeartbeatResponse {
+    tracing::warn!(
+        term = %session.leader.term(), node = %session.node, node_epoch = session.fixed.process.map(|own| own.epoch),
+        known, "a process is superseded by a newer one with its node id; it is granted nothing any more"
+    );
+    let mut header =
+        wire::response_header(&session.node, session.leader.term(), session.leader.installation());
+    let why =
+        format!("a newer process of {} is known (node_epoch {known}): this one is superseded", session.node);
+    header.error = Some(meta::Error { known_node_epoch: known, ..wire::error(code::SUPERSEDED, why) });
+    HeartbeatResponse { header: Some(header), ..HeartbeatResponse::default() }
+}
+
+/// A newer process of the node is known: one that never had a session may go on above it.
+pub fn stale(session: &Session, known: u64) -> HeartbeatResponse {
+    if session.was_current {
+        return superseded(session, known);
+    }
+    let mut header =
+        wire::response_header(&session.node, session.leader.term(), session.leader.installation());
+    let why = format!("a newer process of {} is known, of node_epoch {known}", session.node);
+    header.error = Some(meta::Error { known_node_epoch: known, ..wire::error(code::STALE_INCARNATION, why) });
+    HeartbeatResponse { header: Some(header), ..HeartbeatResponse::default() }
+}
+
+/// The node belongs to another installation.
+pub fn other_installation(node: &NodeKey, leader: &Leader, theirs: u64) -> HeartbeatResponse {
+    let mut header = wire::response_header(node, leader.term(), leader.installation());
+    let why = format!(
+        "header.installation: {node} belongs to installation {theirs:016x}, this is {:016x}",
+        leader.installation()
+    );
+    tracing::warn!(%node, why, "heartbeat refused");
+    header.error = Some(wire::error(code::OTHER_INSTALLATION, why));
+    HeartbeatResponse { header: Some(header), ..HeartbeatResponse::default() }
+}
+
+/// Why a stream was refused, as its metric names it.
+pub fn reason(status: &Status) -> &'static str {
+    match status.code() {
+        tonic::Code::InvalidArgument => "invalid_argument",
+        tonic::Code::ResourceExhausted => "resource_exhausted",
+        tonic::Code::DeadlineExceeded => "too_slow",
+        tonic::Code::Aborted => "replaced",
+        _ => "internal",
+    }
+}

@@ -1,0 +1,96 @@
+//! Whether this replica lives, and whether it is ready.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use metasrv_core::time::Clock;
+use metasrv_proto::admin::admin_server::AdminServer;
+use metasrv_proto::meta::heartbeat_server::HeartbeatServer;
+use tokio::sync::watch;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use super::admin::AdminService;
+use super::heartbeat::HeartbeatService;
+use crate::http::{Check, HealthSource};
+use crate::leader::Leader;
+use crate::observer::View;
+
+/// Time between two updates of the gRPC health service.
+const REPORT_INTERVAL: Duration = Duration::from_millis(200);
+
+/// What health is judged by.
+pub struct ReplicaHealth {
+    leader: watch::Receiver<Option<Arc<Leader>>>,
+    view: watch::Receiver<View>,
+    clock: Arc<dyn Clock>,
+    shutdown: watch::Receiver<bool>,
+    embedded: bool,
+}
+
+impl ReplicaHealth {
+    /// Over what the replica publishes of itself.
+    pub fn new(
+        leader: watch::Receiver<Option<Arc<Leader>>>,
+        view: watch::Receiver<View>,
+        clock: Arc<dyn Clock>,
+        shutdown: watch::Receiver<bool>,
+        embedded: bool,
+    ) -> ReplicaHealth {
+        ReplicaHealth { leader, view, clock, shutdown, embedded }
+    }
+
+    fn leads(&self) -> bool {
+        self.leader.borrow().as_ref().is_some_and(|leader| leader.leads(self.clock.now()))
+    }
+}
+
+impl HealthSource for ReplicaHealth {
+    /// The process answers: that is all, on purpose. An outage of etcd must not have every replica restarted.
+    fn live(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn checks(&self) -> Vec<Check> {
+        let view = self.view.borrow().clone();
+        let store = if self.embedded {
+            Ok("embedded".to_owned())
+        } else {
+            view.is_fresh(self.clock.now()).map(|()| "etcd answers".to_owned())
+        };
+        let leader = match (&view.leader, self.leads()) {
+            (_, true) => Ok("this replica leads".to_owned()),
+            (Some(leader), false) => {
+                Ok(format!("{} at {} leads term {}", leader.name, leader.addr, leader.term))
+            }
+            (None, false) => Err("no leader is known".to_owned()),
+        };
+        let leaving = if *self.shutdown.borrow() {
+            Err("this replica is ending".to_owned())
+        } else {
+            Ok("no".to_owned())
+        };
+        vec![
+            Check { name: "store", outcome: store },
+            Check { name: "leader", outcome: leader },
+            Check { name: "leaving", outcome: leaving },
+        ]
+    }
+}
+
+/// Keeps the gRPC health service current: `""` is ready, the Heartbeat service serves only on the leader, the Admin
+/// service on every replica.
+pub async fn report(health: Arc<ReplicaHealth>, reporter: HealthReporter) {
+    loop {
+        let ready = health.checks().iter().all(|check| check.outcome.is_ok());
+        let as_status = |serving| if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
+        reporter.set_service_status("", as_status(ready)).await;
+        if health.leads() {
+            reporter.set_serving::<HeartbeatServer<HeartbeatService>>().await;
+        } else {
+            reporter.set_not_serving::<HeartbeatServer<HeartbeatService>>().await;
+        }
+        reporter.set_serving::<AdminServer<AdminService>>().await;
+        tokio::time::sleep(REPORT_INTERVAL).await;
+    }
+}

@@ -1,0 +1,103 @@
+//! The `Heartbeat` service: who leads, and a stream for each node.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use metasrv_core::id::Term;
+use metasrv_core::time::Clock;
+use metasrv_proto::meta::heartbeat_server::Heartbeat;
+use metasrv_proto::meta::{AskLeaderRequest, AskLeaderResponse, HeartbeatRequest, HeartbeatResponse};
+use metasrv_proto::{PROTOCOL_VERSION, meta};
+use tokio::sync::watch;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::limits;
+use super::stream;
+use crate::handler::{HeartbeatHandlerGroup, KnownLeader};
+use crate::leader::Leader;
+use crate::metrics::Metrics;
+use crate::observer::View;
+use crate::wire;
+
+/// What every stream shares.
+pub struct Shared {
+    /// The line of handlers, the pushers, the mailbox.
+    pub group: HeartbeatHandlerGroup,
+    /// What this replica has as leader.
+    pub leader: watch::Receiver<Option<Arc<Leader>>>,
+    /// Who leads, as seen in the store.
+    pub view: watch::Receiver<View>,
+    /// Where `now` comes from.
+    pub clock: Arc<dyn Clock>,
+    /// Counters and gauges.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Shared {
+    /// The leader that the store shows, where it is another replica. Whether this one leads it knows better itself:
+    /// while the store cannot be read, the last thing seen there may be that we did.
+    pub fn other_leader(&self) -> Option<KnownLeader> {
+        let view = self.view.borrow();
+        let own = view.own_addr.as_deref();
+        view.leader.clone().filter(|known| Some(known.addr.as_str()) != own)
+    }
+
+    /// What this replica has as leader, if it leads at this instant.
+    pub fn leading(&self) -> Option<Arc<Leader>> {
+        self.leader.borrow().clone().filter(|leader| leader.leads(self.clock.now()))
+    }
+}
+
+/// The service.
+pub struct HeartbeatService {
+    shared: Arc<Shared>,
+}
+
+impl HeartbeatService {
+    /// Over what every stream shares.
+    pub fn new(shared: Arc<Shared>) -> HeartbeatService {
+        HeartbeatService { shared }
+    }
+}
+
+type ResponseStream = Pin<Box<dyn futures_util::Stream<Item = Result<HeartbeatResponse, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Heartbeat for HeartbeatService {
+    type HeartbeatStream = ResponseStream;
+
+    async fn heartbeat(
+        &self,
+        request: Request<Streaming<HeartbeatRequest>>,
+    ) -> Result<Response<ResponseStream>, Status> {
+        Ok(Response::new(Box::pin(stream::open(Arc::clone(&self.shared), request.into_inner()))))
+    }
+
+    async fn ask_leader(
+        &self,
+        request: Request<AskLeaderRequest>,
+    ) -> Result<Response<AskLeaderResponse>, Status> {
+        let (_, node) = limits::header(request.get_ref().header.as_ref())?;
+        let (leading, other) = (self.shared.leading(), self.shared.other_leader());
+        let seen = self.shared.view.borrow().leader.as_ref().map_or(Term(0), |known| known.term);
+        let (term, installation) = match &leading {
+            Some(leader) => (leader.term(), leader.installation()),
+            None => (seen, 0),
+        };
+        let header = meta::ResponseHeader {
+            protocol_version: PROTOCOL_VERSION,
+            cluster_id: node.cluster.0,
+            term: term.0,
+            installation,
+            ..Default::default()
+        };
+        let leader = match leading {
+            Some(_) => self.shared.view.borrow().own_addr.clone(),
+            None => other.map(|other| other.addr),
+        };
+        Ok(Response::new(AskLeaderResponse {
+            header: Some(header),
+            leader: leader.as_deref().map(wire::peer),
+        }))
+    }
+}

@@ -1,0 +1,160 @@
+//! What lists say of regions and nodes: what the leader knows, beside what the store has.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use metasrv_core::grant::Reported;
+use metasrv_core::id::NodeKey;
+use metasrv_core::time::BootTime;
+use metasrv_proto::admin::{self, NodeLeaseRecord, StatsRecord};
+use tonic::Status;
+
+use crate::keys::Keys;
+use crate::leader::{Leader, Node, Region};
+use crate::pusher::Pushers;
+use crate::record;
+use crate::store::Store;
+
+/// Items of one message of a list.
+pub const CHUNK: usize = 1_000;
+
+/// Deadline of the read of what is persisted of the nodes.
+const READ_PATIENCE: Duration = Duration::from_secs(5);
+
+/// All regions, or those of the nodes with one id, in the order of their ids.
+pub fn regions(leader: &Leader, on: Option<u64>, now: BootTime) -> Vec<admin::Region> {
+    let mut regions: Vec<admin::Region> = Vec::new();
+    for entry in leader.nodes() {
+        if on.is_some_and(|id| id != entry.key().id.0) {
+            continue;
+        }
+        let described =
+            entry.regions.iter().map(|(id, region)| describe(leader, entry.key(), &entry, id.0, region, now));
+        regions.extend(described);
+    }
+    regions.sort_unstable_by_key(|region| region.region_id);
+    regions
+}
+
+/// Those of these regions of a node that are still there.
+pub fn created(leader: &Leader, node: &NodeKey, created: &[Reported], now: BootTime) -> Vec<admin::Region> {
+    let Some(entry) = leader.nodes().get(node) else { return Vec::new() };
+    let listed = created.iter().filter_map(|created| {
+        let region = entry.regions.get(&created.region)?;
+        Some(describe(leader, node, &entry, created.region.0, region, now))
+    });
+    listed.collect()
+}
+
+/// Every node that the leader knows, in the order of role, cluster and id. What is called persisted is read from the
+/// store, so that it says what a successor would find.
+///
+/// # Errors
+/// `UNAVAILABLE` where the store does not answer.
+pub async fn nodes(
+    leader: &Leader,
+    pushers: &Pushers,
+    store: &dyn Store,
+    keys: &Keys,
+) -> Result<Vec<admin::Node>, Status> {
+    let (stats, leases) = (keys.all_stats(), keys.leases());
+    let read = async { tokio::try_join!(store.list(&stats), store.list(&leases)) };
+    let (stats, leases) = tokio::time::timeout(READ_PATIENCE, read)
+        .await
+        .map_err(|_| Status::unavailable("what is persisted of the nodes could not be read in time"))?
+        .map_err(|error| Status::unavailable(format!("what is persisted of the nodes: {error}")))?;
+    let stats: HashMap<NodeKey, usize> = stats
+        .records
+        .iter()
+        .filter_map(|stored| {
+            let record: StatsRecord = record::decode(stored).ok()?;
+            Some((keys.parse_stats(&stored.key)?, record.stats.len()))
+        })
+        .collect();
+    let leases: HashMap<NodeKey, u64> = leases
+        .records
+        .iter()
+        .filter_map(|stored| {
+            let record: NodeLeaseRecord = record::decode(stored).ok()?;
+            Some((keys.parse_lease(&stored.key)?, record.term))
+        })
+        .collect();
+    let now = leader.clock().now();
+    let mut nodes: Vec<(NodeKey, admin::Node)> = leader
+        .nodes()
+        .iter()
+        .map(|entry| {
+            let key = *entry.key();
+            let process = entry.process.unwrap_or_default();
+            let node = admin::Node {
+                node_id: key.id.0,
+                cluster_id: key.cluster.0,
+                role: key.role.name().to_owned(),
+                addr: entry.addr.clone(),
+                node_epoch: process.epoch,
+                incarnation_nonce: process.nonce,
+                connected: pushers.is_connected(&key),
+                last_activity_ms: entry.last_activity_ms,
+                regions: as_u64(entry.regions.len()),
+                regions_writable: as_u64(writable(&entry, leader, now)),
+                persisted_stats: as_u64(stats.get(&key).copied().unwrap_or(0)),
+                version: entry.version.clone(),
+                persisted_term: leases.get(&key).copied().unwrap_or(0),
+                hostname: entry.hostname.clone(),
+            };
+            (key, node)
+        })
+        .collect();
+    nodes.sort_unstable_by_key(|(key, _)| *key);
+    Ok(nodes.into_iter().map(|(_, node)| node).collect())
+}
+
+/// Regions of a node that are leased at this instant.
+pub fn writable(node: &Node, leader: &Leader, now: BootTime) -> usize {
+    node.regions.values().filter(|region| region.is_writable(leader.timing(), now)).count()
+}
+
+/// A count on the wire.
+pub fn as_u64(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
+
+fn describe(
+    leader: &Leader,
+    key: &NodeKey,
+    node: &Node,
+    id: u64,
+    region: &Region,
+    now: BootTime,
+) -> admin::Region {
+    let writable = region.is_writable(leader.timing(), now);
+    let state = match (writable, region.granted_at, node.open_sent_at) {
+        (true, ..) => "leased",
+        (false, Some(_), _) => "expired",
+        (false, None, Some(_)) => "opening",
+        (false, None, None) => "unreported",
+    };
+    admin::Region {
+        region_id: id,
+        cluster_id: key.cluster.0,
+        node_id: key.id.0,
+        node_addr: node.addr.clone(),
+        epoch: region.epoch.0,
+        writable,
+        state: state.to_owned(),
+        created_at_ms: region.created_at_ms,
+        reason: region.reason.clone(),
+    }
+}
+
+/// Cuts a list into messages; a list without items is one message without items.
+pub fn chunks<I: Clone, M: Send + 'static, F: Fn(Vec<I>) -> M>(
+    items: &[I],
+    message: F,
+) -> impl futures_util::Stream<Item = Result<M, Status>> + Send + use<I, M, F> {
+    let cut: Vec<M> = match items.is_empty() {
+        true => vec![message(Vec::new())],
+        false => items.chunks(CHUNK).map(<[I]>::to_vec).map(message).collect(),
+    };
+    futures_util::stream::iter(cut.into_iter().map(Ok))
+}

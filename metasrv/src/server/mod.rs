@@ -1,0 +1,353 @@
+//! A replica: built from its configuration, run until it is told to end.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `mod.rs` | build, run, drain |
+//! | `heartbeat.rs` | the `Heartbeat` service |
+//! | `stream.rs` | the loop of one stream |
+//! | `farewell.rs` | how a stream ends, and its last word |
+//! | `limits.rs` | what is refused before anything is done with it |
+//! | `admin.rs` | the `Admin` service |
+//! | `listing.rs` | what its lists say |
+
+mod admin;
+mod farewell;
+mod health;
+mod heartbeat;
+mod limits;
+mod listing;
+mod stream;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use metasrv_core::election::Leave;
+use metasrv_core::id::Fence;
+use metasrv_core::lease::LeadershipLease;
+use metasrv_core::time::{BootTime, Clock};
+use metasrv_proto::admin::CandidateRecord;
+use metasrv_proto::admin::admin_server::AdminServer;
+use metasrv_proto::meta::heartbeat_server::HeartbeatServer;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::TcpListenerStream;
+
+use crate::clock::{SystemClock, wall_clock_ms};
+use crate::config::{Config, StoreConfig};
+use crate::election::{ElectionHandle, Elector};
+use crate::etcd::election::EtcdElection;
+use crate::etcd::store::EtcdStore;
+use crate::handler::HeartbeatHandlerGroup;
+use crate::keys::Keys;
+use crate::leader::{Candidate, Leader, TakeoverError, resign, take_over};
+use crate::metrics::Metrics;
+use crate::observer::{self, View};
+use crate::record;
+use crate::store::embedded::EmbeddedStore;
+use crate::store::{Change, Outcome, Store, StoreError, Txn};
+use admin::AdminService;
+use health::ReplicaHealth;
+use heartbeat::{HeartbeatService, Shared};
+
+/// A replica that was told to end does so within this time: the last drain, the resignation, the streams' farewell.
+const SHUTDOWN: Duration = Duration::from_secs(8);
+
+/// Open calls have so long to end by themselves once leadership is given up. Heartbeat streams are told, and end.
+const CLOSING: Duration = Duration::from_secs(2);
+
+/// HTTP/2 pings find a peer that fell silent.
+const HTTP2_KEEPALIVE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(5));
+
+/// Why a replica did not run, or did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// A port is not to be had.
+    #[error("cannot listen on {addr} ({flag}): {source}; is another process using it?")]
+    Listen {
+        /// The flag that asked for it.
+        flag: &'static str,
+        /// The address.
+        addr: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The embedded store does not open.
+    #[error("cannot open the embedded store in {dir}: {source}")]
+    Open {
+        /// Its directory.
+        dir: PathBuf,
+        /// What it said.
+        source: StoreError,
+    },
+    /// The store is not usable.
+    #[error("cannot use the store: {0}")]
+    Store(#[from] StoreError),
+    /// etcd's endpoints do not parse.
+    #[error("cannot use the etcd endpoints: {0}")]
+    Endpoints(String),
+    /// The embedded replica could not take over.
+    #[error("cannot take over: {0}")]
+    Takeover(#[from] TakeoverError),
+    /// The gRPC server failed.
+    #[error("the gRPC server failed: {0}")]
+    Grpc(#[from] tonic::transport::Error),
+    /// Signals cannot be received.
+    #[error("cannot receive signals: {0}")]
+    Signals(std::io::Error),
+    /// A task that runs as long as the replica does has ended. Without it the replica would be half of one.
+    #[error("{0} ended by itself")]
+    Task(&'static str),
+    /// Something did not end in time.
+    #[error("not everything ended within {0:?}: {1}")]
+    Hung(Duration, &'static str),
+}
+
+/// Runs a replica until SIGTERM or SIGINT; a second signal ends it at once.
+///
+/// # Errors
+/// [`ServeError`].
+pub async fn run(config: Config) -> Result<(), ServeError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Signals)?;
+    let (tell, shutdown) = watch::channel(false);
+    let replica = serve(config, shutdown);
+    tokio::pin!(replica);
+    loop {
+        tokio::select! {
+            biased;
+            result = &mut replica => return result,
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        if tell.send_replace(true) {
+            tracing::warn!("told twice to end: ending at once");
+            return Ok(());
+        }
+        tracing::info!("told to end: handing over, draining, closing");
+    }
+}
+
+/// Runs a replica until `shutdown` turns true.
+///
+/// # Errors
+/// [`ServeError`].
+pub async fn serve(config: Config, shutdown: watch::Receiver<bool>) -> Result<(), ServeError> {
+    let grpc = listen("grpc-addr", config.grpc_addr).await?;
+    let http = listen("http-addr", config.http_addr).await?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let metrics = Arc::new(Metrics::new());
+    let keys = Keys::new(&config.prefix);
+    let (seen, leader) = watch::channel(None);
+    let (view_sender, view) = watch::channel(View::of_replica(&config.advertise_addr));
+    let mut tasks = JoinSet::new();
+
+    let record = CandidateRecord {
+        name: config.name.clone(),
+        addr: config.advertise_addr.clone(),
+        election_ttl_ms: u64::try_from(config.timing.election_ttl.as_millis()).unwrap_or(u64::MAX),
+        region_lease_ms: u64::try_from(config.timing.region_lease.as_millis()).unwrap_or(u64::MAX),
+        term: 0,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started_at_ms: wall_clock_ms(),
+    };
+    let candidate = |store: &Arc<dyn Store>| Candidate {
+        record: record.clone(),
+        store: Arc::clone(store),
+        keys: keys.clone(),
+        clock: Arc::clone(&clock),
+        metrics: Arc::clone(&metrics),
+        timing: config.timing,
+    };
+
+    let (store, mut coordination) = match &config.store {
+        StoreConfig::Etcd { endpoints } => {
+            let unusable = |error: StoreError| ServeError::Endpoints(error.to_string());
+            let store: Arc<dyn Store> = Arc::new(EtcdStore::new(endpoints).map_err(unusable)?);
+            let election = Arc::new(EtcdElection::new(endpoints).map_err(unusable)?);
+            let (elector, handle) = Elector::new(Arc::clone(&election), candidate(&store), seen);
+            tasks.spawn(observer::observe(election, keys.election(), Arc::clone(&clock), view_sender));
+            (store, Coordination::Elected { handle, running: tokio::spawn(elector.run()) })
+        }
+        StoreConfig::Embedded { dir } => {
+            let opened =
+                EmbeddedStore::open(dir).map_err(|source| ServeError::Open { dir: dir.clone(), source })?;
+            let store: Arc<dyn Store> = Arc::new(opened);
+            let (leader, leading) = lead_alone(candidate(&store)).await?;
+            let own = CandidateRecord { term: leader.term().0, ..record.clone() };
+            view_sender.send_replace(observer::alone(own, clock.now()));
+            seen.send_replace(Some(Arc::clone(&leader)));
+            (Arc::clone(&store), Coordination::Alone { leader, leading, store, keys: keys.clone(), seen })
+        }
+    };
+
+    let shared = Arc::new(Shared {
+        group: HeartbeatHandlerGroup::standard(),
+        leader: leader.clone(),
+        view: view.clone(),
+        clock: Arc::clone(&clock),
+        metrics: Arc::clone(&metrics),
+    });
+    let embedded = matches!(coordination, Coordination::Alone { .. });
+    let health: Arc<ReplicaHealth> =
+        Arc::new(ReplicaHealth::new(leader, view, Arc::clone(&clock), shutdown.clone(), embedded));
+    let admin = AdminService::new(
+        Arc::clone(&shared),
+        config.name.clone(),
+        coordination.handle(),
+        store,
+        keys.clone(),
+    );
+    tracing::info!(
+        name = config.name, grpc = %config.grpc_addr, http = %config.http_addr, advertised = config.advertise_addr,
+        prefix = config.prefix, version = record.version, "serving"
+    );
+
+    let (close, closed) = watch::channel(false);
+    let (reporter, grpc_health) = tonic_health::server::health_reporter();
+    tasks.spawn(health::report(Arc::clone(&health), reporter));
+    tasks.spawn(crate::http::serve(http, health.clone(), metrics, wait_for(closed.clone())));
+    let server = tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(HTTP2_KEEPALIVE.0))
+        .http2_keepalive_timeout(Some(HTTP2_KEEPALIVE.1))
+        .tcp_nodelay(true)
+        .add_service(
+            HeartbeatServer::new(HeartbeatService::new(shared))
+                .max_decoding_message_size(limits::MESSAGE_BYTES),
+        )
+        .add_service(AdminServer::new(admin))
+        .add_service(grpc_health)
+        .add_service(reflection())
+        .serve_with_incoming_shutdown(TcpListenerStream::new(grpc), wait_for(closed));
+    tokio::pin!(server);
+
+    tokio::select! {
+        biased;
+        () = wait_for(shutdown) => {}
+        () = coordination.ended() => return Err(ServeError::Task("the election, or a task of the leader")),
+        Some(_) = tasks.join_next() => return Err(ServeError::Task("the observer, the HTTP server or the health report")),
+        result = &mut server => result?,
+    }
+    let left = tokio::time::timeout(SHUTDOWN, async {
+        coordination.leave().await;
+        close.send_replace(true);
+        tokio::time::timeout(CLOSING, server).await
+    });
+    let result = left.await;
+    tasks.shutdown().await;
+    match result {
+        Ok(Ok(result)) => result?,
+        // Such as a client that watches the health service: it finds another replica.
+        Ok(Err(_)) => tracing::warn!(after = ?CLOSING, "calls are still open; ending without them"),
+        Err(_) => return Err(ServeError::Hung(SHUTDOWN, "handing over")),
+    }
+    tracing::info!("ended");
+    Ok(())
+}
+
+async fn listen(flag: &'static str, addr: SocketAddr) -> Result<TcpListener, ServeError> {
+    TcpListener::bind(addr).await.map_err(|source| ServeError::Listen { flag, addr, source })
+}
+
+async fn wait_for(mut told: watch::Receiver<bool>) {
+    // The sender is gone only when the replica is.
+    let _ = told.wait_for(|told| *told).await.map(|told| *told);
+}
+
+/// How this replica comes to lead, and how it stops.
+enum Coordination {
+    /// By an election in etcd.
+    Elected { handle: ElectionHandle, running: tokio::task::JoinHandle<()> },
+    /// It is the only one.
+    Alone {
+        leader: Arc<Leader>,
+        leading: JoinSet<()>,
+        store: Arc<dyn Store>,
+        keys: Keys,
+        seen: watch::Sender<Option<Arc<Leader>>>,
+    },
+}
+
+impl Coordination {
+    fn handle(&self) -> Option<ElectionHandle> {
+        match self {
+            Coordination::Elected { handle, .. } => Some(handle.clone()),
+            Coordination::Alone { .. } => None,
+        }
+    }
+
+    /// Resolves when what should go on until the replica leaves has ended; never, if all is well.
+    async fn ended(&mut self) {
+        match self {
+            Coordination::Elected { running, .. } => {
+                if let Err(error) = running.await {
+                    tracing::error!(%error, "the election died");
+                }
+            }
+            // The task that settles earlier terms ends when it has done so.
+            Coordination::Alone { leading, .. } => {
+                while let Some(ended) = leading.join_next().await {
+                    if let Err(error) = ended {
+                        tracing::error!(%error, "a task of the leader died");
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gives leadership up: nothing is granted afterwards, what was queued is written, and the store knows.
+    async fn leave(&mut self) {
+        match self {
+            Coordination::Elected { handle, running } => {
+                handle.leave(Leave::Shutdown).await;
+                if let Err(error) = running.await {
+                    tracing::error!(%error, "the election ended badly; its lease will expire");
+                }
+            }
+            Coordination::Alone { leader, leading, store, keys, seen } => {
+                leader.stop_granting();
+                leader.drain(SHUTDOWN / 2).await;
+                leader.end();
+                seen.send_replace(None);
+                while leading.join_next().await.is_some() {}
+                let (fence, record, revision) = leader.last_will().await;
+                let outcome = resign(store.as_ref(), keys, &fence, Some((record, revision))).await;
+                tracing::info!(term = %leader.term(), ?outcome, "resigned");
+            }
+        }
+    }
+}
+
+/// Embedded mode: the one replica makes its own fence. The store's lock keeps a second process out; a fence of an
+/// earlier process is replaced, so that its create revision changes.
+async fn lead_alone(candidate: Candidate) -> Result<(Arc<Leader>, JoinSet<()>), ServeError> {
+    let began = candidate.clock.now();
+    let key = candidate.keys.embedded_fence();
+    let delete = Txn { compares: vec![], changes: vec![Change::Delete { key: key.clone() }] };
+    let put = Change::Put { key: key.clone(), value: record::encode(&candidate.record) };
+    candidate.store.commit(delete).await?;
+    let create_revision = match candidate.store.commit(Txn { compares: vec![], changes: vec![put] }).await? {
+        Outcome::Done { revision } => revision,
+        Outcome::Refused { revision, .. } => revision,
+    };
+    let fence = Fence { key, create_revision };
+    let for_ever = Arc::new(LeadershipLease::new(BootTime::MAX, candidate.timing.election_ttl));
+    let prepared = take_over(candidate, fence, for_ever).await?;
+    Ok(prepared.lead(began))
+}
+
+fn reflection()
+-> tonic_reflection::server::v1::ServerReflectionServer<impl tonic_reflection::server::v1::ServerReflection> {
+    let built = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(metasrv_proto::DESCRIPTOR)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1();
+    match built {
+        Ok(service) => service,
+        Err(error) => unreachable!("our own descriptor does not decode: {error}"),
+    }
+}

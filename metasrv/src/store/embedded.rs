@@ -1,0 +1,162 @@
+//! The store of embedded mode: one file, crash-safe, no server.
+//!
+//! redb allows one writer at a time and holds a lock on the file, so a second process is refused. Records stand under
+//! their keys as two revisions and the value; the store's own revision stands in a table beside them.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use redb::{Database, ReadableDatabase, ReadableTable, Table, TableDefinition};
+
+use super::{Evaluation, Outcome, Page, Record, Store, StoreError, Txn, check_key, evaluate};
+
+const RECORDS: TableDefinition<&str, (i64, i64, &[u8])> = TableDefinition::new("records-v1");
+const REVISION: TableDefinition<&str, i64> = TableDefinition::new("revision-v1");
+const CURRENT: &str = "current";
+
+/// See the module.
+pub struct EmbeddedStore {
+    database: Arc<Database>,
+}
+
+impl EmbeddedStore {
+    /// Opens the store in a directory, which is made if it is not there.
+    ///
+    /// # Errors
+    /// Where the directory cannot be made, another process has the store open, or its bytes make no sense.
+    pub fn open(dir: &Path) -> Result<EmbeddedStore, StoreError> {
+        std::fs::create_dir_all(dir).map_err(|error| unavailable("open", &error))?;
+        let database = Database::create(dir.join("metadata.redb")).map_err(|error| match error {
+            redb::DatabaseError::DatabaseAlreadyOpen => {
+                StoreError::Unavailable { operation: "open", why: "another process has it open".to_owned() }
+            }
+            error => StoreError::Corrupt { why: error.to_string() },
+        })?;
+        let store = EmbeddedStore { database: Arc::new(database) };
+        // Makes both tables, so that readers find them.
+        store.database.begin_write().map_err(|error| unavailable("open", &error)).and_then(|write| {
+            write.open_table(RECORDS).map_err(|error| corrupt(&error))?;
+            write.open_table(REVISION).map_err(|error| corrupt(&error))?;
+            write.commit().map_err(|error| unavailable("open", &error))
+        })?;
+        Ok(store)
+    }
+
+    /// Runs blocking work off the runtime's threads.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        work: impl FnOnce(&Database) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let database = Arc::clone(&self.database);
+        match tokio::task::spawn_blocking(move || work(&database)).await {
+            Ok(result) => result,
+            Err(error) => Err(StoreError::Unknown { operation, why: error.to_string() }),
+        }
+    }
+}
+
+fn unavailable(operation: &'static str, error: &dyn std::error::Error) -> StoreError {
+    StoreError::Unavailable { operation, why: error.to_string() }
+}
+
+fn corrupt(error: &dyn std::error::Error) -> StoreError {
+    StoreError::Corrupt { why: error.to_string() }
+}
+
+fn find(
+    table: &impl ReadableTable<&'static str, (i64, i64, &'static [u8])>,
+    key: &str,
+) -> Result<Option<Record>, StoreError> {
+    let found = table.get(key).map_err(|error| corrupt(&error))?;
+    Ok(found.map(|found| {
+        let (create_revision, mod_revision, value) = found.value();
+        Record { key: key.to_owned(), value: value.to_vec(), create_revision, mod_revision }
+    }))
+}
+
+fn current(table: &impl ReadableTable<&'static str, i64>) -> Result<i64, StoreError> {
+    Ok(table.get(CURRENT).map_err(|error| corrupt(&error))?.map_or(0, |revision| revision.value()))
+}
+
+fn apply(
+    table: &mut Table<&'static str, (i64, i64, &'static [u8])>,
+    puts: &[Record],
+    deletes: &[String],
+) -> Result<(), StoreError> {
+    for key in deletes {
+        table.remove(key.as_str()).map_err(|error| corrupt(&error))?;
+    }
+    for record in puts {
+        let stored = (record.create_revision, record.mod_revision, record.value.as_slice());
+        table.insert(record.key.as_str(), stored).map_err(|error| corrupt(&error))?;
+    }
+    Ok(())
+}
+
+#[async_trait]
+impl Store for EmbeddedStore {
+    async fn get(&self, key: &str) -> Result<Option<Record>, StoreError> {
+        check_key(key)?;
+        let key = key.to_owned();
+        self.blocking("get", move |database| {
+            let read = database.begin_read().map_err(|error| unavailable("get", &error))?;
+            find(&read.open_table(RECORDS).map_err(|error| corrupt(&error))?, &key)
+        })
+        .await
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Page, StoreError> {
+        let prefix = prefix.to_owned();
+        self.blocking("list", move |database| {
+            let read = database.begin_read().map_err(|error| unavailable("list", &error))?;
+            let table = read.open_table(RECORDS).map_err(|error| corrupt(&error))?;
+            let revision = current(&read.open_table(REVISION).map_err(|error| corrupt(&error))?)?;
+            let mut records = Vec::new();
+            for entry in table.range(prefix.as_str()..).map_err(|error| corrupt(&error))? {
+                let (key, stored) = entry.map_err(|error| corrupt(&error))?;
+                if !key.value().starts_with(&prefix) {
+                    break;
+                }
+                let (create_revision, mod_revision, value) = stored.value();
+                let key = key.value().to_owned();
+                records.push(Record { key, value: value.to_vec(), create_revision, mod_revision });
+            }
+            Ok(Page { records, revision })
+        })
+        .await
+    }
+
+    async fn commit(&self, txn: Txn) -> Result<Outcome, StoreError> {
+        self.blocking("commit", move |database| {
+            let write = database.begin_write().map_err(|error| unavailable("commit", &error))?;
+            let outcome = {
+                let mut records = write.open_table(RECORDS).map_err(|error| corrupt(&error))?;
+                let mut revisions = write.open_table(REVISION).map_err(|error| corrupt(&error))?;
+                let before = current(&revisions)?;
+                let revision = before.saturating_add(1);
+                match evaluate(txn, revision, |key| find(&records, key))? {
+                    Evaluation::Refused(found) => Outcome::Refused { revision: before, found },
+                    Evaluation::Apply { puts, deletes } if puts.is_empty() && deletes.is_empty() => {
+                        Outcome::Done { revision: before }
+                    }
+                    Evaluation::Apply { puts, deletes } => {
+                        apply(&mut records, &puts, &deletes)?;
+                        revisions.insert(CURRENT, revision).map_err(|error| corrupt(&error))?;
+                        Outcome::Done { revision }
+                    }
+                }
+            };
+            match outcome {
+                Outcome::Refused { .. } => write.abort().map_err(|error| unavailable("commit", &error))?,
+                // Returns when it is on disk.
+                Outcome::Done { .. } => write
+                    .commit()
+                    .map_err(|error| StoreError::Unknown { operation: "commit", why: error.to_string() })?,
+            }
+            Ok(outcome)
+        })
+        .await
+    }
+}
