@@ -30,7 +30,9 @@ mod error;
 mod frontend;
 mod heartbeat;
 
+// The tests of the datanode's SDK use the rest of it.
 #[cfg(test)]
+#[allow(dead_code)]
 mod fake;
 #[cfg(test)]
 mod tests;

@@ -172,6 +172,8 @@ impl Election {
         self.phase = Phase::Campaigning { lease, kept_alive: asked_at };
         self.next_call_at = now + self.call_interval();
         effects.push(Effect::Campaign(attempt, lease));
+        // The lease counts from the asking, and the answer may have taken long.
+        effects.push(Effect::KeepAlive(attempt, lease));
     }
 
     fn kept_alive(&mut self, sent_at: BootTime, seen: LeaseSeen, now: BootTime, effects: &mut Vec<Effect>) {

@@ -19,7 +19,7 @@ fn campaigning() -> Election {
     let mut election = Election::new(Timing::default(), 1, at(0));
     assert!(matches!(election.step(at(0), Event::Tick)[..], [Effect::Grant(Attempt(1))]));
     let effects = election.step(at(10), Event::Granted(Attempt(1), LEASE, TTL));
-    assert!(matches!(effects[..], [Effect::Campaign(Attempt(1), LEASE)]));
+    assert_eq!(names(&effects), ["campaign", "keep alive"]);
     election
 }
 
@@ -61,6 +61,23 @@ fn the_lease_is_kept_alive_while_waiting_in_the_queue() {
     assert_eq!(names(&election.step(at(1_010), Event::Tick)), ["keep alive", "read queue"]);
     election.step(at(1_020), Event::KeptAlive(Attempt(1), at(1_010), LeaseSeen::Alive));
     assert_eq!(names(&election.step(at(5_500), Event::Tick)), ["keep alive", "read queue"], "it goes on");
+}
+
+#[test]
+fn a_lease_that_took_long_to_get_is_kept_alive_at_once() {
+    let mut election = Election::new(Timing::default(), 1, at(0));
+    election.step(at(0), Event::Tick);
+    // The lease counts from 0: without a keep-alive of its own, leadership would end 200 ms after it began.
+    let effects = election.step(at(4_600), Event::Granted(Attempt(1), LEASE, TTL));
+    assert!(matches!(
+        effects[..],
+        [Effect::Campaign(Attempt(1), LEASE), Effect::KeepAlive(Attempt(1), LEASE)]
+    ));
+    election.step(at(4_610), Event::KeptAlive(Attempt(1), at(4_600), LeaseSeen::Alive));
+    election.step(at(4_620), Event::Campaigned(Attempt(1), fence()));
+    let effects = election.step(at(4_630), Event::Read(Attempt(1), at(4_620), KeySeen::Ours));
+    let [Effect::RaiseTerm(_, _, leadership)] = &effects[..] else { panic!("{effects:?}") };
+    assert_eq!(leadership.until(), at(4_600) + timing::leadership(TTL));
 }
 
 #[test]

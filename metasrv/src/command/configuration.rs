@@ -81,7 +81,11 @@ fn render(settings: &Settings, format: Format) -> String {
             let mut table = Table::new();
             table.load_preset(presets::NOTHING).set_header(["SETTING", "VALUE", "SOURCE"]);
             for row in rows {
-                table.add_row([row.name, row.value.unwrap_or("-"), row.source.as_deref().unwrap_or("not set")]);
+                table.add_row([
+                    row.name,
+                    row.value.unwrap_or("-"),
+                    row.source.as_deref().unwrap_or("not set"),
+                ]);
             }
             table.trim_fmt()
         }
@@ -121,6 +125,9 @@ mod tests {
         assert!(row("etcd-endpoints")["value"].is_null());
         let table = rendered(Format::Table);
         assert!(table.lines().next().unwrap().contains("SETTING"), "{table}");
-        assert!(table.lines().any(|line| line.contains("etcd-endpoints") && line.ends_with("not set")), "{table}");
+        assert!(
+            table.lines().any(|line| line.contains("etcd-endpoints") && line.ends_with("not set")),
+            "{table}"
+        );
     }
 }

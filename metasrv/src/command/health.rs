@@ -57,7 +57,9 @@ pub async fn run(arguments: Arguments) -> ExitCode {
             ExitCode::from(FAILED)
         }
         Err(error) => {
-            eprintln!("error: http://{addr}{path}: {error}; does the replica run, and is this its --http-addr?");
+            eprintln!(
+                "error: http://{addr}{path}: {error}; does the replica run, and is this its --http-addr?"
+            );
             ExitCode::from(FAILED)
         }
     }

@@ -101,7 +101,10 @@ impl Checker<'_> {
             return Some(grpc_addr.to_string());
         };
         let Some((host, _)) = host_and_port(&text) else {
-            self.wrong("advertise-addr", "must be HOST:PORT, such as metasrv-0.example:3002 or 10.0.0.1:3002");
+            self.wrong(
+                "advertise-addr",
+                "must be HOST:PORT, such as metasrv-0.example:3002 or 10.0.0.1:3002",
+            );
             return None;
         };
         if host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified()) {
@@ -113,7 +116,8 @@ impl Checker<'_> {
 
     fn name(&mut self, grpc_addr: Option<SocketAddr>) -> Option<String> {
         let Some(name) = self.text("name") else {
-            let host = host_name().filter(|host| is_name(host) && host.len() <= LONGEST_NAME - "-65535".len());
+            let host =
+                host_name().filter(|host| is_name(host) && host.len() <= LONGEST_NAME - "-65535".len());
             let name = format!("{}-{}", host.as_deref().unwrap_or("metasrv"), grpc_addr?.port());
             self.settings.derive("name", name.clone());
             return Some(name);
@@ -146,20 +150,27 @@ impl Checker<'_> {
             }
             (None, Some(embedded)) => Some(StoreConfig::Embedded { dir: PathBuf::from(embedded.text) }),
             (None, None) => {
-                self.wrong("etcd-endpoints", "must be set, such as http://127.0.0.1:2379; or set embedded to a directory");
+                self.wrong(
+                    "etcd-endpoints",
+                    "must be set, such as http://127.0.0.1:2379; or set embedded to a directory",
+                );
                 None
             }
         }
     }
 
     fn endpoints(&mut self, value: &Value) -> Option<Vec<String>> {
-        let endpoints: Vec<String> = value.text.split(',').map(|part| part.trim().trim_end_matches('/').to_owned()).collect();
+        let endpoints: Vec<String> =
+            value.text.split(',').map(|part| part.trim().trim_end_matches('/').to_owned()).collect();
         let mut sound = true;
         for endpoint in &endpoints {
             let reached = endpoint.strip_prefix("http://").and_then(host_and_port);
             if reached.is_none() {
                 sound = false;
-                self.wrong("etcd-endpoints", format!("{endpoint:?} must be http://HOST:PORT, such as http://127.0.0.1:2379"));
+                self.wrong(
+                    "etcd-endpoints",
+                    format!("{endpoint:?} must be http://HOST:PORT, such as http://127.0.0.1:2379"),
+                );
             }
         }
         sound.then_some(endpoints)
@@ -167,7 +178,8 @@ impl Checker<'_> {
 
     fn prefix(&mut self) -> Option<String> {
         let prefix = self.text("prefix")?;
-        let segments = prefix.strip_prefix('/').map(|rest| rest.split('/').all(|segment| !segment.is_empty()));
+        let segments =
+            prefix.strip_prefix('/').map(|rest| rest.split('/').all(|segment| !segment.is_empty()));
         let plain = prefix.chars().all(|c| c.is_ascii_graphic());
         if segments != Some(true) || !plain || prefix.len() > LONGEST_PREFIX {
             self.wrong(
@@ -212,11 +224,14 @@ impl Checker<'_> {
         for part in level.split(',') {
             let named = part.rsplit_once('=').map_or(part, |(_, named)| named).trim();
             if !LEVELS.contains(&named.to_lowercase().as_str()) {
-                let nearest = LEVELS.iter().max_by(|a, b| {
-                    strsim::jaro_winkler(a, named).total_cmp(&strsim::jaro_winkler(b, named))
-                });
+                let nearest = LEVELS
+                    .iter()
+                    .max_by(|a, b| strsim::jaro_winkler(a, named).total_cmp(&strsim::jaro_winkler(b, named)));
                 let nearest = nearest.map_or(String::new(), |nearest| format!("; did you mean {nearest}?"));
-                self.wrong("log-level", format!("{named:?} is not a level, which are {}{nearest}", LEVELS.join(", ")));
+                self.wrong(
+                    "log-level",
+                    format!("{named:?} is not a level, which are {}{nearest}", LEVELS.join(", ")),
+                );
             }
         }
         let format = match self.text("log-format")?.as_str() {
@@ -237,7 +252,10 @@ fn host_and_port(text: &str) -> Option<(&str, u16)> {
     let port = port.parse::<u16>().ok().filter(|port| *port != 0)?;
     let sound = match host.strip_prefix('[') {
         Some(bracketed) => bracketed.strip_suffix(']')?.parse::<Ipv6Addr>().is_ok(),
-        None => !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_')),
+        None => {
+            !host.is_empty()
+                && host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'))
+        }
     };
     sound.then_some((host, port))
 }
@@ -250,7 +268,8 @@ fn is_name(text: &str) -> bool {
 
 /// The first label of the host's name.
 fn host_name() -> Option<String> {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").or_else(|_| std::fs::read_to_string("/etc/hostname"));
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .or_else(|_| std::fs::read_to_string("/etc/hostname"));
     let name = name.ok().or_else(|| std::env::var("HOSTNAME").ok())?;
     name.trim().split('.').next().map(str::to_owned)
 }

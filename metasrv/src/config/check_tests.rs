@@ -51,7 +51,16 @@ fn endpoints_are_split() {
     let config = checked(&[("etcd-endpoints", "http://a:2379, http://[::1]:2379/")]).unwrap();
     let endpoints = vec!["http://a:2379".to_owned(), "http://[::1]:2379".to_owned()];
     assert_eq!(config.store, StoreConfig::Etcd { endpoints });
-    for wrong in ["", "a:2379", "https://a:2379", "http://a", "http://:1", "http://a:0", "http://a:1/x", "http://a b:1"] {
+    for wrong in [
+        "",
+        "a:2379",
+        "https://a:2379",
+        "http://a",
+        "http://:1",
+        "http://a:0",
+        "http://a:1/x",
+        "http://a b:1",
+    ] {
         assert!(problem("etcd-endpoints", wrong).contains("must be http://HOST:PORT"), "{wrong}");
     }
 }
@@ -116,9 +125,23 @@ fn everything_wrong_is_reported_at_once() {
         ("log-format", "yaml"),
     ]);
     // Ten settings with one each, etcd-endpoints, etcd-lease-ttl and region-lease with one more.
-    for name in ["name", "grpc-addr", "http-addr", "advertise-addr", "etcd-endpoints", "prefix", "etcd-lease-ttl",
-        "heartbeat-interval", "region-lease", "log-level", "log-format"] {
-        assert!(problems.iter().any(|problem| problem.starts_with(&format!("{name} = "))), "{name}: {problems:#?}");
+    for name in [
+        "name",
+        "grpc-addr",
+        "http-addr",
+        "advertise-addr",
+        "etcd-endpoints",
+        "prefix",
+        "etcd-lease-ttl",
+        "heartbeat-interval",
+        "region-lease",
+        "log-level",
+        "log-format",
+    ] {
+        assert!(
+            problems.iter().any(|problem| problem.starts_with(&format!("{name} = "))),
+            "{name}: {problems:#?}"
+        );
     }
 }
 

@@ -32,15 +32,35 @@ const fn setting(
 pub const SETTINGS: &[Setting] = &[
     setting("name", "NAME", None, "Name among the replicas [default: the host's name and the gRPC port]"),
     setting("grpc-addr", "IP:PORT", Some("127.0.0.1:3002"), "Where to listen for gRPC"),
-    setting("http-addr", "IP:PORT", Some("127.0.0.1:3003"), "Where to listen for /livez, /readyz and /metrics"),
+    setting(
+        "http-addr",
+        "IP:PORT",
+        Some("127.0.0.1:3003"),
+        "Where to listen for /livez, /readyz and /metrics",
+    ),
     setting("advertise-addr", "HOST:PORT", None, "How others reach the gRPC address [default: grpc-addr]"),
     setting("etcd-endpoints", "URL,…", None, "Members of the etcd cluster, such as http://10.0.0.1:2379"),
-    setting("embedded", "DIR", None, "Keep the state in this directory instead of etcd; one replica, no election"),
+    setting(
+        "embedded",
+        "DIR",
+        None,
+        "Keep the state in this directory instead of etcd; one replica, no election",
+    ),
     setting("prefix", "/PREFIX", Some("/metasrv"), "Begins every key in the store"),
     setting("etcd-lease-ttl", "DURATION", Some("5s"), "TTL of the etcd lease under the leader's key"),
     setting("heartbeat-interval", "DURATION", Some("1s"), "Time between two heartbeats of a node"),
-    setting("region-lease", "DURATION", Some("5s"), "How long a datanode may write to a region without renewal"),
-    setting("log-level", "LEVEL", Some("info"), "off, error, warn, info, debug, trace; by module: warn,metasrv=debug"),
+    setting(
+        "region-lease",
+        "DURATION",
+        Some("5s"),
+        "How long a datanode may write to a region without renewal",
+    ),
+    setting(
+        "log-level",
+        "LEVEL",
+        Some("info"),
+        "off, error, warn, info, debug, trace; by module: warn,metasrv=debug",
+    ),
     setting("log-format", "FORMAT", Some("text"), "text or json"),
 ];
 
@@ -87,7 +107,9 @@ fn augment<'a>(command: Command, settings: impl Iterator<Item = &'a Setting>) ->
         .long(CONFIG_FLAG)
         .value_name("FILE")
         .value_parser(clap::value_parser!(PathBuf))
-        .help(format!("Read settings from this TOML file; its keys are the flags' names [env: {CONFIG_VARIABLE}]"));
+        .help(format!(
+            "Read settings from this TOML file; its keys are the flags' names [env: {CONFIG_VARIABLE}]"
+        ));
     command.arg(file).args(settings.map(|setting| {
         let default = setting.default.map_or(String::new(), |default| format!(" [default: {default}]"));
         let help = format!("{}{default} [env: {}]", setting.help, setting.variable());

@@ -126,7 +126,9 @@ fn read_environment(
                 }
                 Err(_) => problems.push(Problem { subject, rule: "is not valid UTF-8".to_owned() }),
             }
-        } else if let Some(meant) = known.iter().find(|known| strsim::damerau_levenshtein(known, name) <= NEARLY) {
+        } else if let Some(meant) =
+            known.iter().find(|known| strsim::damerau_levenshtein(known, name) <= NEARLY)
+        {
             problems.push(Problem { subject, rule: format!("is not known; did you mean {meant}?") });
         }
     }
@@ -146,7 +148,8 @@ fn read_file(path: &Path, problems: &mut Vec<Problem>) -> BTreeMap<&'static str,
     let table = match text.parse::<toml::Table>() {
         Ok(table) => table,
         Err(error) => {
-            problems.push(Problem { subject, rule: format!("is not TOML: {}", error.to_string().trim_end()) });
+            problems
+                .push(Problem { subject, rule: format!("is not TOML: {}", error.to_string().trim_end()) });
             return values;
         }
     };
@@ -223,10 +226,12 @@ mod tests {
     fn the_flag_wins_over_environment_over_file_over_default() {
         let file = file("name = \"file\"\nprefix = \"/file\"\nregion-lease = \"9s\"\n");
         let flags = flags(&[("name", "flag")], Some(file.path()));
-        let environment = environment(&[("METASRV_NAME", "env"), ("METASRV_PREFIX", "/env"), ("METASRV_HTTP_ADDR", "")]);
+        let environment =
+            environment(&[("METASRV_NAME", "env"), ("METASRV_PREFIX", "/env"), ("METASRV_HTTP_ADDR", "")]);
         let (settings, problems) = resolve(&flags, environment);
         assert_eq!(problems, vec![]);
-        let found = |name: &str| settings.get(name).map(|value| (value.text.as_str(), value.source.to_string()));
+        let found =
+            |name: &str| settings.get(name).map(|value| (value.text.as_str(), value.source.to_string()));
         assert_eq!(found("name"), Some(("flag", "flag".to_owned())));
         assert_eq!(found("prefix"), Some(("/env", "environment METASRV_PREFIX".to_owned())));
         assert_eq!(found("region-lease"), Some(("9s", format!("file {}", file.path().display()))));
@@ -236,7 +241,9 @@ mod tests {
 
     #[test]
     fn what_is_unknown_is_reported_with_what_was_meant() {
-        let file = file("grpc_addr = \"1.2.3.4:1\"\nfrobnicate = 1\nname = 3\netcd-endpoints = [\"http://a:1\", \"http://b:2\"]\n");
+        let file = file(
+            "grpc_addr = \"1.2.3.4:1\"\nfrobnicate = 1\nname = 3\netcd-endpoints = [\"http://a:1\", \"http://b:2\"]\n",
+        );
         let environment = environment(&[
             ("METASRV_CONFIG", file.path().to_str().unwrap()),
             ("METASRV_GRPC_ADR", "x"),
@@ -250,7 +257,9 @@ mod tests {
             problems[0],
             "environment variable METASRV_GRPC_ADR: is not known; did you mean METASRV_GRPC_ADDR?"
         );
-        assert!(problems.iter().any(|p| p.starts_with("grpc_addr") && p.ends_with("did you mean grpc-addr?")));
+        assert!(
+            problems.iter().any(|p| p.starts_with("grpc_addr") && p.ends_with("did you mean grpc-addr?"))
+        );
         assert!(problems.iter().any(|p| p.starts_with("frobnicate") && p.contains("is not a setting")));
         assert!(problems.iter().any(|p| p.starts_with("name") && p.contains("not integer")));
         assert_eq!(settings.get("etcd-endpoints").unwrap().text, "http://a:1,http://b:2");
@@ -259,7 +268,10 @@ mod tests {
     #[test]
     fn a_file_that_is_missing_or_is_not_toml_is_a_problem() {
         let (_, problems) = resolve(&flags(&[], Some(Path::new("/nonexistent.toml"))), []);
-        assert!(problems[0].to_string().starts_with("file /nonexistent.toml: cannot be read"), "{problems:?}");
+        assert!(
+            problems[0].to_string().starts_with("file /nonexistent.toml: cannot be read"),
+            "{problems:?}"
+        );
         let file = file("name = ");
         let (_, problems) = resolve(&flags(&[], Some(file.path())), []);
         assert!(problems[0].to_string().contains("is not TOML"), "{problems:?}");

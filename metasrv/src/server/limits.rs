@@ -222,6 +222,8 @@ mod tests {
     use super::*;
     use metasrv_core::id::{ClusterId, NodeId};
     use metasrv_proto::meta::{Peer, RegionStat};
+    use proptest::prelude::*;
+    use prost::Message as _;
 
     fn node() -> NodeKey {
         NodeKey::datanode(ClusterId(0), NodeId(1))
@@ -311,5 +313,32 @@ mod tests {
         let backwards = HeartbeatRequest { duration_since_epoch: 99, ..next };
         let refused = fixed.follow(&backwards, &node(), &node()).expect_err("time");
         assert!(refused.message().starts_with("duration_since_epoch"));
+    }
+
+    proptest! {
+        /// Goal: no request that decodes panics what looks at it first. Method: noise, and good requests with some bytes
+        /// changed, one after another as on one stream.
+        #[test]
+        fn no_request_panics(
+            noise in prop::collection::vec(any::<u8>(), 0..200),
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
+        ) {
+            let sent = RequestHeader { protocol_version: 1, member_id: 1, ..RequestHeader::default() };
+            let stat = RegionStat { region_id: 1, engine: "engine".to_owned(), ..RegionStat::default() };
+            let good = HeartbeatRequest { header: Some(sent), region_stats: vec![stat; 3], ..request() };
+            let mut changed = good.encode_to_vec();
+            for (at, byte) in changes {
+                let at = at.index(changed.len());
+                changed[at] = byte;
+            }
+            let mut fixed = Fixed { sent: node(), process: None, begun: false, last_duration_ms: 0 };
+            for bytes in [good.encode_to_vec(), noise, changed] {
+                let Ok(request) = HeartbeatRequest::decode(bytes.as_slice()) else { continue };
+                let Ok((_, sent)) = header(request.header.as_ref()) else { continue };
+                let _ = (member_id(&sent), body(&request, &sent));
+                let _ = fixed.follow(&request, &sent, &node());
+            }
+            prop_assert!(fixed.begun, "the good request was not looked at: this proves nothing");
+        }
     }
 }

@@ -160,7 +160,9 @@ impl Txn {
         let mut keys: Vec<&str> = self.changes.iter().map(Change::key).collect();
         keys.sort_unstable();
         if let Some(pair) = keys.windows(2).find(|pair| pair.first() == pair.last()) {
-            return Err(StoreError::Invalid { why: format!("the transaction changes {:?} twice", pair.first()) });
+            return Err(StoreError::Invalid {
+                why: format!("the transaction changes {:?} twice", pair.first()),
+            });
         }
         Ok(())
     }
@@ -174,7 +176,9 @@ pub(crate) fn check_key(key: &str) -> Result<(), StoreError> {
     match key.len() {
         0 => Err(StoreError::Invalid { why: "a key without a name".to_owned() }),
         1..=MAX_KEY_BYTES => Ok(()),
-        bytes => Err(StoreError::TooLarge { what: format!("a key of {bytes} bytes, {MAX_KEY_BYTES} are allowed") }),
+        bytes => {
+            Err(StoreError::TooLarge { what: format!("a key of {bytes} bytes, {MAX_KEY_BYTES} are allowed") })
+        }
     }
 }
 
