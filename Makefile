@@ -1,0 +1,50 @@
+# Two commands do all the set-up: make run, make test. `make help` lists the rest.
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint fmt build bench etcd
+
+CARGO ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+# A machine without nextest has cargo's own runner: slower, and just as good.
+HAS_NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
+
+help:
+	@echo 'make run      a whole cluster on this machine, live; ARGS="--embedded" without etcd, ARGS="--for 20s" for so long'
+	@echo 'make test     everything that decides whether a change lands'
+	@echo 'make lint     formatting and clippy'
+	@echo 'make bench    figures, side by side; ARGS="--quick" for whether it works'
+	@echo 'make fmt      formats everything'
+	@echo 'make build    the programs: target/debug/metasrv, metactl, datanode'
+
+build:
+	$(CARGO) build -p metasrv -p datanode --bins
+
+# Without etcd there is the embedded store: no reason to install anything.
+run: $(if $(findstring --embedded,$(ARGS)),,etcd) build
+	$(TARGET)/debug/metasrv playground $(ARGS)
+
+# Tests that start programs find them here, built once, before any of them runs.
+test: export METASRV_BIN_DIR := $(TARGET)/debug
+test: lint etcd build
+ifeq ($(HAS_NEXTEST),yes)
+	$(CARGO) test --workspace --doc --quiet
+	$(CARGO) nextest run --workspace
+else
+	$(CARGO) test --workspace --no-fail-fast -- --test-threads=2
+endif
+
+lint:
+	@if $(CARGO) fmt --version >/dev/null 2>&1; then set -x; $(CARGO) fmt --all --check; \
+	else echo 'note: rustfmt is not installed (rustup component add rustfmt): formatting is not checked'; fi
+	@if $(CARGO) clippy --version >/dev/null 2>&1; then set -x; $(CARGO) clippy --workspace --all-targets -- -D warnings; \
+	else echo 'note: clippy is not installed (rustup component add clippy): lints are not checked'; fi
+
+fmt:
+	$(CARGO) fmt --all
+
+bench: etcd
+	$(CARGO) build --release -p metasrv -p datanode -p metasrv-tests --bins
+	METASRV_BIN_DIR=$(TARGET)/release $(TARGET)/release/bench $(ARGS)
+
+etcd:
+	@sh tools/install-etcd.sh

@@ -1,0 +1,115 @@
+//! A real etcd of one or three members, on free ports, in a directory that goes away with the test.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::ports::free_port;
+use crate::process::Process;
+use crate::wait::eventually;
+
+/// An election among members takes up to three seconds; a loaded machine takes longer to start them.
+const READY: Duration = Duration::from_secs(30);
+
+struct Member {
+    name: String,
+    client_port: u16,
+    peer_port: u16,
+    process: Option<Process>,
+}
+
+/// A cluster of etcd members.
+pub struct Etcd {
+    members: Vec<Member>,
+    directory: PathBuf,
+}
+
+impl Etcd {
+    /// Starts so many members and waits until they serve.
+    pub async fn start(members: usize, directory: &Path) -> Etcd {
+        let members = (0..members)
+            .map(|index| Member {
+                name: format!("etcd-{index}"),
+                client_port: free_port(),
+                peer_port: free_port(),
+                process: None,
+            })
+            .collect();
+        let mut etcd = Etcd { members, directory: directory.to_owned() };
+        for index in 0..etcd.members.len() {
+            etcd.start_member(index);
+        }
+        etcd.ready().await;
+        etcd
+    }
+
+    /// Waits until every running member serves linearizable reads.
+    pub async fn ready(&self) {
+        for member in self.members.iter().filter(|member| member.process.is_some()) {
+            let what = format!("{} is healthy", member.name);
+            eventually(READY, &what, async || {
+                let answer = crate::replica::http_get(member.client_port, "/health").await?;
+                if answer.contains("\"health\":\"true\"") { Ok(()) } else { Err(answer) }
+            })
+            .await;
+        }
+    }
+
+    /// The addresses that clients use, as `metasrv serve --etcd-endpoints` takes them.
+    pub fn endpoints(&self) -> Vec<String> {
+        self.members.iter().map(|member| format!("http://127.0.0.1:{}", member.client_port)).collect()
+    }
+
+    /// How many members there are, running or not.
+    pub fn members(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Starts a member, again or for the first time; its data is what it was.
+    pub fn start_member(&mut self, index: usize) {
+        let cluster: Vec<_> = self
+            .members
+            .iter()
+            .map(|member| format!("{}=http://127.0.0.1:{}", member.name, member.peer_port))
+            .collect();
+        let member = &self.members[index];
+        let client = format!("http://127.0.0.1:{}", member.client_port);
+        let peer = format!("http://127.0.0.1:{}", member.peer_port);
+        let arguments = [
+            format!("--name={}", member.name),
+            format!("--data-dir={}", self.directory.join(format!("{}.data", member.name)).display()),
+            format!("--listen-client-urls={client}"),
+            format!("--advertise-client-urls={client}"),
+            format!("--listen-peer-urls={peer}"),
+            format!("--initial-advertise-peer-urls={peer}"),
+            format!("--initial-cluster={}", cluster.join(",")),
+            "--initial-cluster-state=new".to_owned(),
+            "--logger=zap".to_owned(),
+        ];
+        let process = Process::start(&member.name, Path::new("etcd"), arguments, &self.directory);
+        self.members[index].process = Some(process);
+    }
+
+    /// Kills a member; its data stays.
+    pub fn kill_member(&mut self, index: usize) {
+        if let Some(process) = self.members[index].process.take() {
+            process.kill();
+        }
+    }
+
+    /// Stops a member in its tracks: its connections stay open and nobody answers.
+    pub fn pause_member(&self, index: usize) {
+        self.signal(index, Signal::STOP);
+    }
+
+    /// Lets a paused member go on.
+    pub fn resume_member(&self, index: usize) {
+        self.signal(index, Signal::CONT);
+    }
+
+    fn signal(&self, index: usize, signal: Signal) {
+        let member = &self.members[index];
+        member.process.as_ref().unwrap_or_else(|| panic!("{} does not run", member.name)).signal(signal);
+    }
+}
