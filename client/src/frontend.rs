@@ -3,16 +3,16 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use metasrv_proto::meta::{HeartbeatRequest, HeartbeatResponse, NodeInfo, Peer, Role};
+use metasrv_proto::meta::{HeartbeatRequest, NodeInfo, Peer, Role};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::MissedTickBehavior;
 use tracing::{debug, info, warn};
 
 use crate::client::MetaClient;
 use crate::config::{ConfigError, Violation, parse_address};
 use crate::error::ClientError;
 use crate::heartbeat::{HeartbeatSender, HeartbeatStream};
+use crate::pace::{dictated_interval, heartbeat_ticks};
 
 /// What a frontend says of itself.
 #[derive(Clone, Debug)]
@@ -143,8 +143,7 @@ impl Frontend {
         created: &tokio::time::Instant,
     ) -> ClientError {
         let mut interval = self.options.interval;
-        let mut ticks = ticker(interval);
-        ticks.reset();
+        let mut ticks = heartbeat_ticks(interval);
         let mut unanswered = 0_u32;
         loop {
             let outcome = tokio::select! {
@@ -157,12 +156,13 @@ impl Frontend {
                 Ok(Some(response)) => {
                     unanswered = 0;
                     self.welcome(stream.leader().term);
-                    if let Some(dictated) =
-                        dictated_interval(&response).filter(|dictated| *dictated != interval)
-                    {
-                        interval = dictated;
-                        ticks = ticker(interval);
-                        ticks.reset();
+                    match dictated_interval(&response) {
+                        Ok(Some(dictated)) if dictated != interval => {
+                            interval = dictated;
+                            ticks = heartbeat_ticks(interval);
+                        }
+                        Ok(_) => {}
+                        Err(error) => warn!(%error, "the interval stays as it is"),
                     }
                 }
                 // Two requests without an answer between them: the other end is silent.
@@ -197,17 +197,6 @@ impl Frontend {
             ..Default::default()
         }
     }
-}
-
-fn ticker(interval: Duration) -> tokio::time::Interval {
-    let mut ticks = tokio::time::interval(interval);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks
-}
-
-fn dictated_interval(response: &HeartbeatResponse) -> Option<Duration> {
-    let ms = response.heartbeat_config.as_ref()?.heartbeat_interval_ms;
-    (50..=600_000).contains(&ms).then(|| Duration::from_millis(ms))
 }
 
 /// Milliseconds since 1970. They tell incarnations of a node apart and nothing else.

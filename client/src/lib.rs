@@ -10,6 +10,7 @@
 //! | `client.rs` | [`MetaClient`]: what all clones share: the leader, the highest term, the installation |
 //! | `ask.rs` | the staggered race of `AskLeader` over shuffled peers |
 //! | `heartbeat.rs` | one stream: handshake, [`HeartbeatSender`], [`HeartbeatStream`] |
+//! | `pace.rs` | the interval that metasrv dictates, and when heartbeats are due |
 //! | `frontend.rs` | [`FrontendTask`]: keeps a frontend registered |
 //! | `admin.rs` | [`AdminClient`]: the calls behind `metactl`, which never repeat what may have been done |
 //! | `channels.rs` | one HTTP/2 connection per address, dropped after a transport error |
@@ -29,6 +30,7 @@ mod config;
 mod error;
 mod frontend;
 mod heartbeat;
+mod pace;
 
 // The tests of the datanode's SDK use the rest of it.
 #[cfg(test)]
@@ -44,3 +46,4 @@ pub use config::{ConfigError, KeepAlive, MetaClientConfig, Timeouts, Violation, 
 pub use error::ClientError;
 pub use frontend::{FrontendOptions, FrontendTask};
 pub use heartbeat::{HeartbeatSender, HeartbeatStream};
+pub use pace::{BadInterval, dictated_interval, heartbeat_ticks};

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use metasrv_client::{ClientError, HeartbeatSender, HeartbeatStream, Waits};
+use metasrv_client::{
+    BadInterval, ClientError, HeartbeatSender, HeartbeatStream, Waits, dictated_interval, heartbeat_ticks,
+};
 use metasrv_proto::meta::{HeartbeatRequest, HeartbeatResponse, Peer};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tokio::time::Instant;
 
 use crate::clock::wall_clock_ms;
 use crate::heartbeat_task::Shared;
@@ -22,9 +24,6 @@ const GATHER: Duration = Duration::from_millis(20);
 /// A leader that answers nothing for so long, and for two intervals, is taken for hung even where its connection lives.
 const SILENCE: Duration = Duration::from_secs(1);
 
-/// Intervals outside of this are a mistake in units.
-const INTERVALS: std::ops::RangeInclusive<u64> = 50..=600_000;
-
 /// Takes the interval that metasrv dictates.
 pub(crate) struct HeartbeatConfigHandler {
     pub(crate) interval: watch::Sender<Duration>,
@@ -36,13 +35,9 @@ impl HeartbeatResponseHandler for HeartbeatConfigHandler {
     }
 
     fn handle(&self, context: &mut ResponseContext<'_>) -> Result<HandleControl, HandlerError> {
-        let Some(config) = &context.response.heartbeat_config else { return Ok(HandleControl::Continue) };
-        let interval_ms = config.heartbeat_interval_ms;
-        if !INTERVALS.contains(&interval_ms) {
-            let why = format!("an interval of {interval_ms} ms is outside of {INTERVALS:?}");
-            return Err(HandlerError { handler: self.name(), why });
-        }
-        let interval = Duration::from_millis(interval_ms);
+        let dictated = dictated_interval(context.response);
+        let failed = |error: BadInterval| HandlerError { handler: self.name(), why: error.to_string() };
+        let Some(interval) = dictated.map_err(failed)? else { return Ok(HandleControl::Continue) };
         self.interval.send_if_modified(|before| {
             let changed = *before != interval;
             *before = interval;
@@ -158,7 +153,7 @@ impl Session {
         )));
         let mut period = *self.interval.borrow_and_update();
         // The handshake was the first heartbeat, at once.
-        let mut ticks = ticker(period);
+        let mut ticks = heartbeat_ticks(period);
         let mut gathered: Option<Instant> = None;
         let mut awaited = (sender.sequence(), Instant::now());
         loop {
@@ -183,7 +178,7 @@ impl Session {
                 Ok(()) = self.interval.changed() => {
                     period = *self.interval.borrow_and_update();
                     tracing::info!(interval = ?period, "metasrv dictates the heartbeat interval");
-                    ticks = ticker(period);
+                    ticks = heartbeat_ticks(period);
                     continue;
                 }
                 _ = ticks.tick() => {
@@ -281,10 +276,4 @@ async fn receive(
     };
     // The sending half has given the stream up already where nobody listens.
     let _ = quit.send(error);
-}
-
-fn ticker(period: Duration) -> Interval {
-    let mut ticks = tokio::time::interval_at(Instant::now() + period, period);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks
 }

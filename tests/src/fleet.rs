@@ -10,7 +10,6 @@ use metasrv_core::timing::usable_lease;
 use metasrv_proto::meta::heartbeat_client::HeartbeatClient;
 use metasrv_proto::meta::{AskLeaderRequest, RequestHeader};
 use tokio::task::JoinSet;
-use tokio::time::MissedTickBehavior;
 use tonic::transport::Channel;
 
 use crate::node::{Answer, FakeNode, Identity};
@@ -194,10 +193,9 @@ async fn stream(node: &mut FakeNode, addr: &str, interval: Duration, record: &Mu
     locked(record).streams += 1;
     let mut reported = node.regions.len();
     let mut answer = node.connect(addr).await;
-    // The first tick is at once, and the connection's first heartbeat was it.
-    let mut ticks = tokio::time::interval(interval);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks.tick().await;
+    // The connection's first heartbeat was at once. The others are spread again, as a datanode spreads them: all nodes
+    // connect in the same moment to a new leader.
+    let mut ticks = metasrv_client::heartbeat_ticks(interval);
     loop {
         match &answer {
             Err(status) => return status.to_string(),
