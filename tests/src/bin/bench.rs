@@ -176,6 +176,8 @@ async fn lose_leaders(scale: &Scale, figures: &mut Figures) {
     for round in 1..=scale.rounds {
         let leader = cluster.leader().await;
         queued(&cluster).await;
+        // The nodes have just connected, all in one moment: their beats have to be spread before a gap says anything.
+        throughout::<String>(INTERVAL * 3, "the nodes beat", async || Ok(())).await;
         fleet.reset();
         cluster.replicas[leader.replica].terminate(Duration::from_secs(20)).await;
         let next = cluster.leader_after(leader.term).await;
