@@ -1,5 +1,7 @@
 //! Executes what `metasrv_core::election` decides: calls to etcd go out as tasks, their answers come back as events.
 
+mod handle;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +11,8 @@ use metasrv_core::id::Fence;
 use metasrv_core::time::BootTime;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
+
+pub use handle::ElectionHandle;
 
 use crate::etcd::election::{EtcdElection, KeptAlive, Revoked};
 use crate::leader::{Candidate, Leader, Prepared, Resignation, resign, take_over};
@@ -27,20 +31,6 @@ const RESIGN: Duration = Duration::from_millis(2_500);
 /// Time between two attempts to release a lease.
 const RELEASE_RETRY: Duration = Duration::from_millis(500);
 
-/// The election's inbox, for whoever wants this replica to leave.
-#[derive(Clone)]
-pub struct ElectionHandle {
-    leave: mpsc::Sender<Leave>,
-}
-
-impl ElectionHandle {
-    /// Asks the replica to give leadership up. Asking twice changes nothing.
-    pub async fn leave(&self, leave: Leave) {
-        // The election has ended already where nobody listens.
-        let _ = self.leave.send(leave).await;
-    }
-}
-
 enum Message {
     Event(Event),
     /// The term is raised and the state loaded.
@@ -54,6 +44,8 @@ pub struct Elector {
     candidate: Candidate,
     seen: watch::Sender<Option<Arc<Leader>>>,
     leave: mpsc::Receiver<Leave>,
+    /// When the loop turned last.
+    turned: watch::Sender<BootTime>,
     sender: mpsc::Sender<Message>,
     messages: mpsc::Receiver<Message>,
     calls: JoinSet<()>,
@@ -73,8 +65,7 @@ impl Elector {
         candidate: Candidate,
         seen: watch::Sender<Option<Arc<Leader>>>,
     ) -> (Elector, ElectionHandle) {
-        // Two askers at most: an administrator and a signal.
-        let (leave_sender, leave) = mpsc::channel(4);
+        let (handle, leave, turned) = ElectionHandle::new(&candidate);
         let (sender, messages) = mpsc::channel(EVENT_QUEUE);
         let election = Election::new(candidate.timing, rand::random(), candidate.clock.now());
         let elector = Elector {
@@ -83,6 +74,7 @@ impl Elector {
             candidate,
             seen,
             leave,
+            turned,
             sender,
             messages,
             calls: JoinSet::new(),
@@ -93,13 +85,14 @@ impl Elector {
             attempt: Attempt(0),
             resigned: None,
         };
-        (elector, ElectionHandle { leave: leave_sender })
+        (elector, handle)
     }
 
     /// Runs until this replica has left for good.
     pub async fn run(mut self) {
         loop {
             let now = self.candidate.clock.now();
+            self.turned.send_replace(now);
             let wake = tokio::time::sleep(self.election.wakes_at().since(now));
             let event = tokio::select! {
                 biased;

@@ -12,6 +12,7 @@ use tonic_health::server::HealthReporter;
 
 use super::admin::AdminService;
 use super::heartbeat::HeartbeatService;
+use crate::election::ElectionHandle;
 use crate::http::{Check, HealthSource};
 use crate::leader::Leader;
 use crate::observer::View;
@@ -25,7 +26,8 @@ pub struct ReplicaHealth {
     view: watch::Receiver<View>,
     clock: Arc<dyn Clock>,
     shutdown: watch::Receiver<bool>,
-    embedded: bool,
+    /// Absent in embedded mode.
+    election: Option<ElectionHandle>,
 }
 
 impl ReplicaHealth {
@@ -35,9 +37,9 @@ impl ReplicaHealth {
         view: watch::Receiver<View>,
         clock: Arc<dyn Clock>,
         shutdown: watch::Receiver<bool>,
-        embedded: bool,
+        election: Option<ElectionHandle>,
     ) -> ReplicaHealth {
-        ReplicaHealth { leader, view, clock, shutdown, embedded }
+        ReplicaHealth { leader, view, clock, shutdown, election }
     }
 
     fn leads(&self) -> bool {
@@ -46,14 +48,15 @@ impl ReplicaHealth {
 }
 
 impl HealthSource for ReplicaHealth {
-    /// The process answers: that is all, on purpose. An outage of etcd must not have every replica restarted.
+    /// The process answers, and its election's loop turns: that is all, on purpose. An outage of etcd must not have
+    /// every replica restarted.
     fn live(&self) -> Result<(), String> {
-        Ok(())
+        self.election.as_ref().map_or(Ok(()), ElectionHandle::turns)
     }
 
     fn checks(&self) -> Vec<Check> {
         let view = self.view.borrow().clone();
-        let store = if self.embedded {
+        let store = if self.election.is_none() {
             Ok("embedded".to_owned())
         } else {
             view.is_fresh(self.clock.now()).map(|()| "etcd answers".to_owned())

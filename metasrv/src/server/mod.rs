@@ -192,9 +192,9 @@ pub async fn serve(config: Config, shutdown: watch::Receiver<bool>) -> Result<()
         clock: Arc::clone(&clock),
         metrics: Arc::clone(&metrics),
     });
-    let embedded = matches!(coordination, Coordination::Alone { .. });
+    let election = coordination.handle();
     let health: Arc<ReplicaHealth> =
-        Arc::new(ReplicaHealth::new(leader, view, Arc::clone(&clock), shutdown.clone(), embedded));
+        Arc::new(ReplicaHealth::new(leader, view, Arc::clone(&clock), shutdown.clone(), election));
     let admin = AdminService::new(
         Arc::clone(&shared),
         config.name.clone(),
