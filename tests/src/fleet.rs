@@ -14,10 +14,13 @@ use tonic::transport::Channel;
 
 use crate::node::{Answer, FakeNode, Identity};
 use crate::replica::channel;
-use crate::wait::now;
+use crate::wait::{eventually, now};
 
 /// Time between two attempts of a node to find the leader.
 const RETRY: Duration = Duration::from_millis(50);
+
+/// A takeover after the default TTL, ten thousand openings, and room for a loaded machine.
+const LEASED: Duration = Duration::from_secs(60);
 
 /// Deadline of one question for the leader.
 const ASK: Duration = Duration::from_secs(1);
@@ -103,6 +106,21 @@ impl Fleet {
                 && record.leases.len() == regions
                 && record.leases.values().all(|until| now < *until)
         })
+    }
+
+    /// Waits until every node is leased so many regions under this term or a later one.
+    pub async fn wait_leased(&self, regions: usize, term: u64) {
+        let all = self.records.len();
+        let what = format!("{all} nodes are leased {regions} regions each under term {term} or a later one");
+        eventually(LEASED, &what, async || match self.leased(regions, term) {
+            leased if leased == all => Ok(()),
+            leased => {
+                let mut errors = self.records.iter().map(|record| locked(record).last_error.clone());
+                let error = errors.find(|error| !error.is_empty()).unwrap_or_default();
+                Err(format!("{leased} are; one of them said {error:?} last"))
+            }
+        })
+        .await;
     }
 
     /// Nodes that had a heartbeat accepted under this term or a later one.

@@ -15,19 +15,6 @@ use rustix::process::Signal;
 /// Enough for any election here: the longest TTL is 5 s.
 const LONG: Duration = Duration::from_secs(30);
 
-/// Waits until every node of the fleet has so many regions leased under this term or a later one.
-async fn leased(fleet: &Fleet, nodes: usize, regions: usize, term: u64) {
-    let what = format!("{nodes} nodes are leased {regions} regions each from term {term} on");
-    eventually(LONG, &what, async || match fleet.leased(regions, term) {
-        leased if leased == nodes => Ok(()),
-        leased => Err(format!(
-            "{leased} are; {:?}",
-            fleet.records().first().map(|record| record.last_error.clone())
-        )),
-    })
-    .await;
-}
-
 /// Where each region is and under which epoch, as the present leader lists it.
 async fn places(cluster: &Cluster) -> Vec<(u64, u64, u64)> {
     let leader = cluster.leader().await;
@@ -180,7 +167,7 @@ async fn etcd_killed_and_back_costs_one_election_and_moves_no_region() {
     cluster.connected(&[1, 2, 3, 4]).await;
     cluster.create_regions(12, None).await;
     let first = cluster.leader().await;
-    leased(&fleet, 4, 3, first.term).await;
+    fleet.wait_leased(3, first.term).await;
     let before = places(&cluster).await;
 
     cluster.etcd.as_mut().unwrap().kill_member(0);
@@ -204,7 +191,7 @@ async fn etcd_killed_and_back_costs_one_election_and_moves_no_region() {
     cluster.etcd.as_mut().unwrap().start_member(0);
     cluster.etcd.as_ref().unwrap().ready().await;
     let second = cluster.leader_after(first.term).await;
-    leased(&fleet, 4, 3, second.term).await;
+    fleet.wait_leased(3, second.term).await;
     assert_eq!(places(&cluster).await, before, "a region moved");
     throughout(Duration::from_secs(2), "there was one election", async || {
         let term = cluster.leader().await.term;
@@ -223,7 +210,7 @@ async fn the_loss_of_one_etcd_member_of_three_changes_nothing() {
     cluster.connected(&[1, 2, 3]).await;
     cluster.create_regions(6, None).await;
     let leader = cluster.leader().await;
-    leased(&fleet, 3, 2, leader.term).await;
+    fleet.wait_leased(2, leader.term).await;
     fleet.reset();
     for member in 0..3 {
         cluster.etcd.as_mut().unwrap().kill_member(member);
@@ -281,7 +268,7 @@ async fn leadership_is_transferred_there_and_back() {
     cluster.connected(&[1, 2, 3]).await;
     cluster.create_regions(6, None).await;
     let mut leader = cluster.leader().await;
-    leased(&fleet, 3, 2, leader.term).await;
+    fleet.wait_leased(2, leader.term).await;
     fleet.reset();
     for _ in 0..2 {
         let request = TransferLeadershipRequest { reason: "for a test".to_owned() };
@@ -294,7 +281,7 @@ async fn leadership_is_transferred_there_and_back() {
         .await;
         let next = cluster.leader_after(leader.term).await;
         assert_eq!(next.replica, 1 - leader.replica);
-        leased(&fleet, 3, 2, next.term).await;
+        fleet.wait_leased(2, next.term).await;
         leader = next;
     }
     assert_eq!(fleet.missed_leases(), 0);

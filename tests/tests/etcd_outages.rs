@@ -17,16 +17,6 @@ use tonic::Code;
 
 const LONG: Duration = Duration::from_secs(30);
 
-/// Waits until every node of the fleet has so many regions leased under this term or a later one.
-async fn leased(fleet: &Fleet, nodes: usize, regions: usize, term: u64) {
-    let what = format!("{nodes} nodes are leased {regions} regions each from term {term} on");
-    eventually(LONG, &what, async || match fleet.leased(regions, term) {
-        leased if leased == nodes => Ok(()),
-        leased => Err(format!("{leased} are")),
-    })
-    .await;
-}
-
 /// The names in the queue, as this replica lists them.
 async fn members(cluster: &Cluster, replica: usize) -> Result<Vec<String>, String> {
     let answer = cluster.replicas[replica].admin().list_members(ListMembersRequest {}).await;
@@ -50,7 +40,7 @@ async fn a_short_silence_of_etcd_is_noticed_by_nobody() {
     cluster.connected(&[1, 2, 3]).await;
     cluster.create_regions(6, None).await;
     let leader = cluster.leader().await;
-    leased(&fleet, 3, 2, leader.term).await;
+    fleet.wait_leased(2, leader.term).await;
     fleet.reset();
     let etcd = cluster.etcd.as_ref().unwrap();
     for _ in 0..3 {
@@ -85,7 +75,7 @@ async fn a_silent_etcd_member_of_three_changes_nothing() {
     cluster.connected(&[1, 2, 3]).await;
     let created = cluster.create_regions(6, None).await;
     let mut leader = cluster.leader().await;
-    leased(&fleet, 3, 2, leader.term).await;
+    fleet.wait_leased(2, leader.term).await;
     fleet.reset();
     let etcd = cluster.etcd.as_ref().unwrap();
     for member in 0..3 {
@@ -108,7 +98,7 @@ async fn a_silent_etcd_member_of_three_changes_nothing() {
         })
         .await;
         leader = cluster.leader().await;
-        leased(&fleet, 3, 2, leader.term).await;
+        fleet.wait_leased(2, leader.term).await;
     }
     assert_eq!(fleet.missed_leases(), 0);
     let place = |region: &metasrv_proto::admin::Region| (region.region_id, region.node_id, region.epoch);

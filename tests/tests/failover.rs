@@ -13,15 +13,6 @@ use metasrv_tests::wait::{eventually, throughout};
 const LONG: Duration = Duration::from_secs(30);
 const INTERVAL: Duration = Duration::from_millis(200);
 
-async fn leased(fleet: &Fleet, nodes: usize, regions: usize, term: u64) {
-    let what = format!("{nodes} nodes are leased {regions} regions each from term {term} on");
-    eventually(LONG, &what, async || match fleet.leased(regions, term) {
-        leased if leased == nodes => Ok(()),
-        leased => Err(format!("{leased} are")),
-    })
-    .await;
-}
-
 async fn datanodes(cluster: &Cluster, replica: usize) -> Result<BTreeMap<u64, Node>, String> {
     let nodes = cluster.nodes(replica).await.map_err(|status| status.to_string())?;
     Ok(nodes.into_iter().filter(|node| node.role == "datanode").map(|node| (node.node_id, node)).collect())
@@ -54,13 +45,13 @@ async fn a_killed_leader_costs_no_node_its_regions() {
     cluster.connected(&Vec::from_iter(1..=10)).await;
     cluster.create_regions(50, None).await;
     let first = cluster.leader().await;
-    leased(&fleet, 10, 5, first.term).await;
+    fleet.wait_leased(5, first.term).await;
     let regions_before = cluster.regions(first.replica).await.unwrap();
     let nodes_before = persisted(&cluster, 10).await;
 
     cluster.replicas[first.replica].kill();
     let second = cluster.leader_after(first.term).await;
-    leased(&fleet, 10, 5, second.term).await;
+    fleet.wait_leased(5, second.term).await;
 
     let regions_after = cluster.regions(second.replica).await.unwrap();
     let place = |region: &metasrv_proto::admin::Region| (region.region_id, region.node_id, region.epoch);
@@ -91,7 +82,7 @@ async fn a_new_leader_knows_every_node_from_the_store_alone() {
     cluster.connected(&[1, 2, 3, 4, 5]).await;
     cluster.create_regions(10, None).await;
     let first = cluster.leader().await;
-    leased(&fleet, 5, 2, first.term).await;
+    fleet.wait_leased(2, first.term).await;
     let before = persisted(&cluster, 5).await;
     drop(fleet);
     cluster.replicas[first.replica].kill();
@@ -123,7 +114,7 @@ async fn a_leader_told_to_end_is_hardly_noticed() {
     cluster.connected(&Vec::from_iter(1..=20)).await;
     cluster.create_regions(100, None).await;
     let first = cluster.leader().await;
-    leased(&fleet, 20, 5, first.term).await;
+    fleet.wait_leased(5, first.term).await;
     // Beats that were in step with the creation of the regions have to be spread, or the gap says too little.
     throughout(interval * 2, "no lease is missed", async || match fleet.missed_leases() {
         0 => Ok(()),
@@ -134,7 +125,7 @@ async fn a_leader_told_to_end_is_hardly_noticed() {
     let status = cluster.replicas[first.replica].terminate(Duration::from_secs(15)).await;
     assert!(status.success(), "SIGTERM is a request, not a failure: {status}");
     let second = cluster.leader_after(first.term).await;
-    leased(&fleet, 20, 5, second.term).await;
+    fleet.wait_leased(5, second.term).await;
     let gap = fleet.longest_gap();
     assert!(gap < interval + Duration::from_millis(500), "a node waited {gap:?} for an accepted heartbeat");
     assert_eq!(fleet.missed_leases(), 0);

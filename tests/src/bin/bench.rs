@@ -97,18 +97,8 @@ async fn fleet_of(nodes: u64, regions: u32) -> (Cluster, Fleet) {
     if let Err(status) = created {
         panic!("regions cannot be created: {status}");
     }
-    all_leased(&fleet, all, regions, leader.term).await;
+    fleet.wait_leased(as_usize(regions), leader.term).await;
     (cluster, fleet)
-}
-
-async fn all_leased(fleet: &Fleet, nodes: usize, regions: u32, term: u64) {
-    let regions = usize::try_from(regions).unwrap_or(usize::MAX);
-    let what = format!("{nodes} nodes are leased {regions} regions each under term {term}");
-    eventually(TAKEOVER, &what, async || match fleet.leased(regions, term) {
-        leased if leased == nodes => Ok(()),
-        leased => Err(format!("{leased} are")),
-    })
-    .await;
 }
 
 /// Many streams, held by one leader for a while without a missed lease.
@@ -127,7 +117,7 @@ async fn hold_streams(scale: &Scale, figures: &mut Figures) {
     let took = now().since(started);
     let heartbeats = fleet.heartbeats() - heartbeats;
     let cpu = process.cpu_time() - cpu;
-    let regions = usize::try_from(scale.regions_per_stream).unwrap_or(usize::MAX);
+    let regions = as_usize(scale.regions_per_stream);
     let at_end = now();
     let held = fleet
         .records()
@@ -155,7 +145,6 @@ async fn lose_leaders(scale: &Scale, figures: &mut Figures) {
         scale.nodes, scale.regions_per_node, scale.rounds
     );
     let (mut cluster, fleet) = fleet_of(scale.nodes, scale.regions_per_node).await;
-    let nodes = usize::try_from(scale.nodes).unwrap_or(usize::MAX);
     let (mut elected, mut takeover, mut gap) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
     for round in 1..=scale.rounds {
         let leader = cluster.leader().await;
@@ -163,7 +152,7 @@ async fn lose_leaders(scale: &Scale, figures: &mut Figures) {
         cluster.replicas[leader.replica].kill();
         let next = cluster.leader_after(leader.term).await;
         let this_elected = now().since(killed_at);
-        all_leased(&fleet, nodes, scale.regions_per_node, next.term).await;
+        fleet.wait_leased(as_usize(scale.regions_per_node), next.term).await;
         let this_takeover = now().since(killed_at);
         println!(
             "round {round}: kill -9: leader after {this_elected:.2?}, every node leased after {this_takeover:.2?}"
@@ -181,7 +170,7 @@ async fn lose_leaders(scale: &Scale, figures: &mut Figures) {
         fleet.reset();
         cluster.replicas[leader.replica].terminate(Duration::from_secs(20)).await;
         let next = cluster.leader_after(leader.term).await;
-        all_leased(&fleet, nodes, scale.regions_per_node, next.term).await;
+        fleet.wait_leased(as_usize(scale.regions_per_node), next.term).await;
         let this_gap = fleet.longest_gap();
         println!(
             "round {round}: SIGTERM: longest gap between accepted heartbeats of any node {this_gap:.2?}"
@@ -208,6 +197,10 @@ async fn queued(cluster: &Cluster) {
         }
     })
     .await;
+}
+
+fn as_usize(count: u32) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
 }
 
 fn millis(duration: Duration) -> f64 {
