@@ -4,7 +4,7 @@
 .PHONY: help run test lint fmt build bench etcd
 
 CARGO ?= cargo
-TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 # A machine without nextest has cargo's own runner: slower, and just as good.
 HAS_NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 

@@ -182,7 +182,7 @@ pub fn kv(client: &Client) -> etcd_client::KvClient {
 
 /// What an error of etcd or of the way there means. In doubt the outcome is unknown.
 pub fn classify(operation: &'static str, error: &Error) -> StoreError {
-    let why = error.to_string();
+    let why = describe(error);
     let Error::GRpcStatus(status) = error else {
         return match error {
             Error::InvalidArgs(_) | Error::InvalidUri(_) => StoreError::Invalid { why },
@@ -204,6 +204,24 @@ pub fn classify(operation: &'static str, error: &Error) -> StoreError {
         _ if refused(status.source()) => StoreError::Unavailable { operation, why },
         _ => StoreError::Unknown { operation, why },
     }
+}
+
+/// An error in one line, with its innermost cause: "transport error" says nothing, "connection refused" does.
+fn describe(error: &Error) -> String {
+    let (mut text, mut next) = match error {
+        Error::GRpcStatus(status) => (format!("{:?}: {}", status.code(), status.message()), status.source()),
+        error => (error.to_string(), error.source()),
+    };
+    let mut innermost = None;
+    while let Some(cause) = next {
+        innermost = Some(cause.to_string());
+        next = cause.source();
+    }
+    if let Some(cause) = innermost.filter(|cause| !text.contains(cause)) {
+        text.push_str(": ");
+        text.push_str(&cause);
+    }
+    text
 }
 
 /// Whether the connection was refused before anything could be sent.
