@@ -16,6 +16,7 @@
 //! | [`settlement`] | how long a new term waits for what its predecessors may have granted |
 //! | [`incarnation`] | which process of a node may be granted leases |
 //! | [`grant`] | which of the reported regions a heartbeat renews, opens, or closes |
+//! | [`opening`] | what a node is told to open, and when again |
 //! | [`placement`] | which node a new region goes to |
 //! | [`stats`] | the epoch cache in front of the persisted stats |
 //! | [`backlog`] | what waits to be written behind, coalesced and cut into batches |
@@ -26,6 +27,7 @@ pub mod grant;
 pub mod id;
 pub mod incarnation;
 pub mod lease;
+pub mod opening;
 pub mod placement;
 pub mod settlement;
 pub mod stats;

@@ -45,9 +45,6 @@ use registrar::Request;
 /// Nodes asking to be recorded at the same time; a heartbeat that finds no room asks again with the next one.
 const REGISTRAR_QUEUE: usize = 4096;
 
-/// Regions named by one instruction; the rest follow with the next heartbeat.
-const REGIONS_PER_INSTRUCTION: usize = 1_000;
-
 /// A leader of one term.
 pub struct Leader {
     term: Term,
@@ -307,14 +304,8 @@ impl Leader {
         if !decision.renew.is_empty() {
             entry.holder.granted(now);
         }
-        let mut to_open = decision.open;
         let patience = self.timing.heartbeat_interval.saturating_mul(3);
-        if to_open.is_empty() || entry.open_sent_at.is_some_and(|sent| now.since(sent) < patience) {
-            to_open.clear();
-        } else {
-            to_open.truncate(REGIONS_PER_INSTRUCTION);
-            entry.open_sent_at = Some(now);
-        }
+        let to_open = entry.openings.next(decision.open, patience, now);
         if !decision.ahead.is_empty() && !entry.recording {
             self.ask_to_raise(node, &mut entry, decision.ahead);
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use metasrv_core::id::{Epoch, Incarnation, RegionId, Term};
 use metasrv_core::incarnation::Holder;
+use metasrv_core::opening::Openings;
 use metasrv_core::stats::EpochCache;
 use metasrv_core::time::BootTime;
 use metasrv_core::timing::Timing;
@@ -36,8 +37,8 @@ pub struct Node {
     pub waits_for: Option<Incarnation>,
     /// The regions that the routes give it.
     pub regions: BTreeMap<RegionId, Region>,
-    /// When it was last told to open regions.
-    pub open_sent_at: Option<BootTime>,
+    /// What it was told to open.
+    pub openings: Openings,
     /// Stats on their way to the store.
     pub stats: EpochCache,
 }

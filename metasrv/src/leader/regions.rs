@@ -171,7 +171,7 @@ impl Leader {
             let mut entry = self.nodes.entry(node).or_default();
             entry.regions.insert(id, Region { revision, ..region });
             // The caller tells the node now; heartbeats repeat it if that is lost.
-            entry.open_sent_at = Some(now);
+            entry.openings.announced(now);
             tracing::info!(term = %self.term, region = %id, %node, epoch = %FIRST_EPOCH, "region created");
             created.push((node, id));
         }

@@ -155,7 +155,7 @@ impl Leader {
                 }
             }
             // The new epochs are to be told at once.
-            entry.open_sent_at = None;
+            entry.openings.begin_anew();
             tracing::info!(term = %self.term, %node, regions = chunk.len(), why, "epochs raised");
         }
         Ok(())

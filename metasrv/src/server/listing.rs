@@ -128,11 +128,11 @@ fn describe(
     now: BootTime,
 ) -> admin::Region {
     let writable = region.is_writable(leader.timing(), now);
-    let state = match (writable, region.granted_at, node.open_sent_at) {
+    let state = match (writable, region.granted_at, node.openings.were_told()) {
         (true, ..) => "leased",
         (false, Some(_), _) => "expired",
-        (false, None, Some(_)) => "opening",
-        (false, None, None) => "unreported",
+        (false, None, true) => "opening",
+        (false, None, false) => "unreported",
     };
     admin::Region {
         region_id: id,
