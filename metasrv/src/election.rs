@@ -341,6 +341,7 @@ async fn trouble(leading: &mut Option<(Arc<Leader>, JoinSet<()>)>, attempt: Atte
         tokio::select! {
             biased;
             () = leader.fence_lost() => return Event::FenceLost(attempt),
+            () = leader.outranked() => return Event::Leave(Leave::Transfer),
             Some(ended) = tasks.join_next() => {
                 if let Some(event) = death(ended, attempt) {
                     return event;

@@ -4,12 +4,14 @@
 //! | --- | --- |
 //! | `mod.rs` | the value: term, lease, fence, nodes; what the heartbeat handlers ask of it |
 //! | `node.rs` | one node as the leader sees it |
+//! | `outranked.rs` | a node has seen a higher term: the store was set back |
 //! | `takeover.rs` | the way in: raise the term, load the state |
 //! | `registrar.rs` | one task that records processes and epochs, fenced |
 //! | `regions.rs` | creating regions |
 //! | `resign.rs` | the way out |
 
 mod node;
+mod outranked;
 mod regions;
 mod registrar;
 mod resign;
@@ -65,6 +67,7 @@ pub struct Leader {
     metadata: tokio::sync::Mutex<regions::Sequence>,
     /// Revision of the record of this term.
     term_revision: tokio::sync::Mutex<takeover::OwnTerm>,
+    counter: outranked::Counter,
     /// Set before the last drain: from then on nothing is granted.
     closing: AtomicBool,
     ended: watch::Sender<bool>,

@@ -1,4 +1,5 @@
-//! One task that records, under the fence, which process of a node may be granted leases, and raises epochs.
+//! One task that records, under the fence, which process of a node may be granted leases, and raises epochs and the
+//! counter of terms.
 //!
 //! A process is recorded before its first grant. One that follows another gets the node's regions under raised
 //! epochs, and only after whatever its predecessor was granted is over (`metasrv_core::incarnation` decides when).
@@ -6,7 +7,7 @@
 use std::sync::Arc;
 
 use metasrv_core::grant::Reported;
-use metasrv_core::id::{Epoch, Incarnation, NodeKey, RegionId};
+use metasrv_core::id::{Epoch, Incarnation, NodeKey, RegionId, Term};
 use metasrv_core::incarnation::Holder;
 use metasrv_proto::admin::{NodeRecord, RouteRecord};
 use tokio::sync::{mpsc, oneshot};
@@ -37,12 +38,15 @@ pub enum Request {
         /// What it holds.
         held: Vec<Reported>,
     },
+    /// Raise the counter of terms to what a node has seen.
+    RaiseTerm(Term),
 }
 
 impl Request {
-    fn node(&self) -> NodeKey {
+    fn node(&self) -> Option<NodeKey> {
         match self {
-            Request::Record { node, .. } | Request::RaiseAbove { node, .. } => *node,
+            Request::Record { node, .. } | Request::RaiseAbove { node, .. } => Some(*node),
+            Request::RaiseTerm(_) => None,
         }
     }
 }
@@ -56,7 +60,7 @@ pub async fn run(leader: Arc<Leader>, mut requests: mpsc::Receiver<Request>) {
             () = leader.ended() => return,
             received = requests.recv_many(&mut batch, MAX_CHANGES) => if received == 0 { return },
         }
-        let nodes: Vec<NodeKey> = batch.iter().map(Request::node).collect();
+        let nodes: Vec<NodeKey> = batch.iter().filter_map(Request::node).collect();
         let _serial = leader.metadata.lock().await;
         if let Err(error) = leader.register(batch).await {
             tracing::warn!(term = %leader.term, %error, "processes could not be recorded; they ask again");
@@ -81,6 +85,7 @@ impl Leader {
         let mut result = Ok(());
         for request in batch {
             match request {
+                Request::RaiseTerm(seen) => result = result.and(self.raise_counter(seen).await),
                 Request::RaiseAbove { node, held } => {
                     let raises = self.raises_above(&node, &held);
                     result = result.and(self.raise(&node, &raises, "the node reported higher epochs").await);

@@ -319,6 +319,7 @@ impl Prepared {
             nodes,
             registrar,
             metadata: tokio::sync::Mutex::new(sequence),
+            counter: super::outranked::Counter::new(own_term.revision),
             term_revision: tokio::sync::Mutex::new(own_term),
             closing: AtomicBool::new(false),
             ended: watch::channel(false).0,

@@ -77,8 +77,13 @@ impl Heartbeat for HeartbeatService {
         &self,
         request: Request<AskLeaderRequest>,
     ) -> Result<Response<AskLeaderResponse>, Status> {
-        let (_, node) = limits::header(request.get_ref().header.as_ref())?;
+        let (header, node) = limits::header(request.get_ref().header.as_ref())?;
         let (leading, other) = (self.shared.leading(), self.shared.other_leader());
+        if let Some(leader) = leading.as_ref().filter(|leader| leader.installation() == header.installation) {
+            // A node that refuses our term opens no stream: it is heard here.
+            limits::term(header, leader.term())?;
+            leader.hear_of_term(Term(header.term));
+        }
         let seen = self.shared.view.borrow().leader.as_ref().map_or(Term(0), |known| known.term);
         let (term, installation) = match &leading {
             Some(leader) => (leader.term(), leader.installation()),

@@ -1,6 +1,6 @@
 //! Bad input gets a clear error that names the field, and changes nothing.
 
-use metasrv_core::id::{Incarnation, NodeKey, Role};
+use metasrv_core::id::{Incarnation, NodeKey, Role, Term};
 use metasrv_proto::PROTOCOL_VERSION;
 use metasrv_proto::meta::{HeartbeatRequest, RequestHeader};
 use tonic::Status;
@@ -15,6 +15,8 @@ const REGION_STATS: usize = 100_000;
 const ADDR_BYTES: usize = 256;
 /// Bytes of a name, version, engine, or subject.
 const NAME_BYTES: usize = 256;
+/// Terms that a backup may lie behind: a change of leader a second, for twelve days.
+const TERMS_AHEAD: u64 = 1 << 20;
 /// Entries of a map.
 const MAP_ENTRIES: usize = 64;
 /// No clock shows so many milliseconds since 1970. A process that said so could never be followed by another one.
@@ -76,6 +78,19 @@ fn map(field: &str, sizes: impl ExactSizeIterator<Item = usize>) -> Result<(), S
     } else {
         Ok(())
     }
+}
+
+/// Checks the highest term that a sender has seen. One that is above our own comes from before the store was set back;
+/// one that is far above it comes from a mistake, and would use the terms up.
+///
+/// # Errors
+/// INVALID_ARGUMENT naming the field.
+pub fn term(header: &RequestHeader, own: Term) -> Result<(), Status> {
+    if header.term > own.0.saturating_add(TERMS_AHEAD) {
+        let rule = format!("{} is more than {TERMS_AHEAD} above the present one, {own}", header.term);
+        return Err(invalid("header.term", rule));
+    }
+    Ok(())
 }
 
 /// Checks everything of a request but its header.

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metasrv_core::election::Leave;
-use metasrv_core::id::Fence;
+use metasrv_core::id::{Fence, Term};
 use metasrv_core::lease::LeadershipLease;
 use metasrv_core::time::{BootTime, Clock};
 use metasrv_proto::admin::CandidateRecord;
@@ -102,6 +102,11 @@ pub enum ServeError {
     /// A task that runs as long as the replica does has ended. Without it the replica would be half of one.
     #[error("{0} ended by itself")]
     Task(&'static str),
+    /// The embedded store was set back. A start is a new term, and the counter of terms stands where it has to.
+    #[error(
+        "a node has seen a higher term than {0}: the embedded store was set back; start again, to lead above it"
+    )]
+    Outranked(Term),
     /// Something did not end in time.
     #[error("not everything ended within {0:?}: {1}")]
     Hung(Duration, &'static str),
@@ -228,7 +233,7 @@ pub async fn serve(config: Config, shutdown: watch::Receiver<bool>) -> Result<()
     tokio::select! {
         biased;
         () = wait_for(shutdown) => {}
-        () = coordination.ended() => return Err(ServeError::Task("the election, or a task of the leader")),
+        error = coordination.ended() => return Err(error),
         Some(_) = tasks.join_next() => return Err(ServeError::Task("the observer, the HTTP server or the health report")),
         result = &mut server => result?,
     }
@@ -281,22 +286,25 @@ impl Coordination {
     }
 
     /// Resolves when what should go on until the replica leaves has ended; never, if all is well.
-    async fn ended(&mut self) {
+    async fn ended(&mut self) -> ServeError {
         match self {
             Coordination::Elected { running, .. } => {
                 if let Err(error) = running.await {
                     tracing::error!(%error, "the election died");
                 }
+                ServeError::Task("the election")
             }
             // The task that settles earlier terms ends when it has done so.
-            Coordination::Alone { leading, .. } => {
-                while let Some(ended) = leading.join_next().await {
-                    if let Err(error) = ended {
+            Coordination::Alone { leader, leading, .. } => loop {
+                tokio::select! {
+                    biased;
+                    () = leader.outranked() => return ServeError::Outranked(leader.term()),
+                    Some(ended) = leading.join_next() => if let Err(error) = ended {
                         tracing::error!(%error, "a task of the leader died");
-                        return;
-                    }
+                        return ServeError::Task("a task of the leader");
+                    },
                 }
-            }
+            },
         }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use metasrv_core::id::{Incarnation, NodeKey, Role};
+use metasrv_core::id::{Incarnation, NodeKey, Role, Term};
 use metasrv_proto::meta::{HeartbeatConfig, HeartbeatRequest, HeartbeatResponse};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -196,6 +196,10 @@ impl Stream {
             self.session = Some(Session { leader, node, fixed, pusher: None, was_current: false });
         }
         let Some(session) = &mut self.session else { return Err(End::Closed) };
+        limits::term(header, session.leader.term()).map_err(End::Refused)?;
+        if header.installation == session.leader.installation() {
+            session.leader.hear_of_term(Term(header.term));
+        }
         let node = session.node;
         // An id that was just given is not in the request yet.
         let in_request =
