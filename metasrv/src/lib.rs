@@ -17,6 +17,7 @@ pub mod playground;
 pub mod pusher;
 pub mod record;
 pub mod server;
+pub mod standby;
 pub mod store;
 pub mod wire;
 pub mod write_behind;

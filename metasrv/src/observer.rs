@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use metasrv_core::election::LeaseId;
 use metasrv_core::id::Term;
 use metasrv_core::time::{BootTime, Clock};
 use metasrv_proto::admin::CandidateRecord;
@@ -26,6 +27,8 @@ const FRESH: Duration = Duration::from_secs(3);
 pub struct View {
     /// The leader, once it has raised its term.
     pub leader: Option<KnownLeader>,
+    /// The lease under its key.
+    pub leader_lease: Option<LeaseId>,
     /// The address under which this replica is reached.
     pub own_addr: Option<String>,
     /// Every candidate that could be read, the oldest first.
@@ -53,19 +56,21 @@ impl View {
         View { own_addr: Some(addr.to_owned()), ..View::default() }
     }
 
-    fn seen(self, members: Vec<CandidateRecord>, read_at: BootTime) -> View {
+    /// `first` is the lease under the key of the first of the members.
+    fn seen(self, members: Vec<CandidateRecord>, first: Option<LeaseId>, read_at: BootTime) -> View {
         let leader = members.first().filter(|first| first.term > 0).map(|first| KnownLeader {
             addr: first.addr.clone(),
             name: first.name.clone(),
             term: Term(first.term),
         });
-        View { leader, members, read_at: Some(read_at), failure: None, own_addr: self.own_addr }
+        let leader_lease = first.filter(|_| leader.is_some());
+        View { leader, leader_lease, members, read_at: Some(read_at), failure: None, own_addr: self.own_addr }
     }
 }
 
 /// A view that never changes: the one replica of embedded mode, which leads.
 pub fn alone(member: CandidateRecord, now: BootTime) -> View {
-    View::of_replica(&member.addr).seen(vec![member], now)
+    View::of_replica(&member.addr).seen(vec![member], None, now)
 }
 
 /// Keeps the view current until the process ends.
@@ -80,20 +85,22 @@ pub async fn observe(
         let asked_at = clock.now();
         match election.candidates(&election_name).await {
             Ok(page) => {
-                let members = page
-                    .records
-                    .iter()
-                    .filter_map(|stored| match record::decode::<CandidateRecord>(stored) {
-                        Ok(member) => Some(member),
-                        Err(error) => {
-                            tracing::warn!(%error, "a candidate's record cannot be read");
-                            None
+                let mut first = None;
+                let mut members = Vec::with_capacity(page.records.len());
+                for stored in &page.records {
+                    match record::decode::<CandidateRecord>(stored) {
+                        Ok(member) => {
+                            if members.is_empty() {
+                                first = lease_of(&stored.key);
+                            }
+                            members.push(member);
                         }
-                    })
-                    .collect();
+                        Err(error) => tracing::warn!(%error, "a candidate's record cannot be read"),
+                    }
+                }
                 view.send_modify(|view| {
                     let before = view.leader.take();
-                    *view = std::mem::take(view).seen(members, asked_at);
+                    *view = std::mem::take(view).seen(members, first, asked_at);
                     if view.leader != before {
                         report(view.leader.as_ref());
                     }
@@ -114,6 +121,12 @@ pub async fn observe(
             changes = None;
         }
     }
+}
+
+/// The lease that an election key hangs on: the last part of its name, in hexadecimal.
+fn lease_of(key: &str) -> Option<LeaseId> {
+    let (_, lease) = key.rsplit_once('/')?;
+    i64::from_str_radix(lease, 16).ok().filter(|lease| *lease > 0).map(LeaseId)
 }
 
 fn report(leader: Option<&KnownLeader>) {

@@ -47,6 +47,7 @@ use crate::leader::{Candidate, Leader, TakeoverError, resign, take_over};
 use crate::metrics::Metrics;
 use crate::observer::{self, View};
 use crate::record;
+use crate::standby;
 use crate::store::embedded::EmbeddedStore;
 use crate::store::{Change, Outcome, Store, StoreError, Txn};
 use admin::AdminService;
@@ -175,6 +176,7 @@ pub async fn serve(config: Config, shutdown: watch::Receiver<bool>) -> Result<()
             let store: Arc<dyn Store> = Arc::new(EtcdStore::new(endpoints).map_err(unusable)?);
             let election = Arc::new(EtcdElection::new(endpoints).map_err(unusable)?);
             let (elector, handle) = Elector::new(Arc::clone(&election), candidate(&store), seen);
+            tasks.spawn(standby::watch(Arc::clone(&election), view.clone()));
             tasks.spawn(observer::observe(election, keys.election(), Arc::clone(&clock), view_sender));
             (store, Coordination::Elected { handle, running: tokio::spawn(elector.run()) })
         }
@@ -234,7 +236,7 @@ pub async fn serve(config: Config, shutdown: watch::Receiver<bool>) -> Result<()
         biased;
         () = wait_for(shutdown) => {}
         error = coordination.ended() => return Err(error),
-        Some(_) = tasks.join_next() => return Err(ServeError::Task("the observer, the HTTP server or the health report")),
+        Some(_) = tasks.join_next() => return Err(ServeError::Task("the observer, the standby, the HTTP server or the health report")),
         result = &mut server => result?,
     }
     let left = tokio::time::timeout(SHUTDOWN, async {
