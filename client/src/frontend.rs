@@ -1,7 +1,7 @@
 //! Keeps a frontend registered: a heartbeat at the interval on a stream to the leader, and another stream whenever that
 //! one ends, for whatever reason.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use metasrv_proto::meta::{HeartbeatRequest, NodeInfo, Peer, Role};
 use tokio::sync::watch;
@@ -11,7 +11,7 @@ use tracing::{debug, info, warn};
 use crate::client::MetaClient;
 use crate::config::{ConfigError, Violation, parse_address};
 use crate::error::ClientError;
-use crate::heartbeat::{HeartbeatSender, HeartbeatStream};
+use crate::heartbeat::{HeartbeatSender, HeartbeatStream, wall_clock_ms};
 use crate::pace::{dictated_interval, heartbeat_ticks};
 
 /// What a frontend says of itself.
@@ -197,10 +197,4 @@ impl Frontend {
             ..Default::default()
         }
     }
-}
-
-/// Milliseconds since 1970. They tell incarnations of a node apart and nothing else.
-fn wall_clock_ms() -> u64 {
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)
 }

@@ -4,7 +4,7 @@
 //! node is known" is an error of [`MetaClient::heartbeat`], not a surprise later. A stream that gave an error, ended, or
 //! spoke for a lower term is given up for good: nothing that still arrives on it is heard.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use metasrv_proto::meta::heartbeat_client::HeartbeatClient;
 use metasrv_proto::meta::{HeartbeatRequest, HeartbeatResponse};
@@ -196,4 +196,10 @@ impl HeartbeatStream {
         self.client.judge(addr, response.header.as_ref())?;
         Ok(response)
     }
+}
+
+/// Milliseconds since 1970. They order the processes of a node (`node_epoch`), and nothing else is decided by them.
+pub fn wall_clock_ms() -> u64 {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)
 }

@@ -45,5 +45,5 @@ pub use client::{Leader, MetaClient};
 pub use config::{ConfigError, KeepAlive, MetaClientConfig, Timeouts, Violation, parse_address};
 pub use error::ClientError;
 pub use frontend::{FrontendOptions, FrontendTask};
-pub use heartbeat::{HeartbeatSender, HeartbeatStream};
+pub use heartbeat::{HeartbeatSender, HeartbeatStream, wall_clock_ms};
 pub use pace::{BadInterval, dictated_interval, heartbeat_ticks};

@@ -19,12 +19,6 @@ impl Clock for SystemClock {
     }
 }
 
-/// Milliseconds since 1970. They order the processes of a node, and nothing else is decided by them.
-pub fn wall_clock_ms() -> u64 {
-    let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)
-}
-
 /// A clock that stands still until a test moves it.
 #[cfg(test)]
 #[derive(Default, Debug)]

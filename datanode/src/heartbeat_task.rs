@@ -15,14 +15,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use metasrv_client::{MetaClient, Violation, parse_address};
+use metasrv_client::{MetaClient, Violation, parse_address, wall_clock_ms};
 use metasrv_core::time::Clock;
 use metasrv_proto::meta::{NodeInfo, Role};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::alive_keeper::RegionAliveKeeper;
-use crate::clock::{SystemClock, wall_clock_ms};
+use crate::clock::SystemClock;
 use crate::instruction::{CloseRegionsHandler, InstructionExecutor, InstructionHandler, orders};
 use crate::mailbox::{HeartbeatMailbox, OutgoingMessage};
 use crate::region_server::{RegionEventReceiver, RegionEventSender, RegionServer};

@@ -79,10 +79,11 @@ mod session;
 mod tests;
 
 pub use alive_keeper::RegionAliveKeeper;
-pub use clock::{SystemClock, wall_clock_ms};
+pub use clock::SystemClock;
 pub use countdown::{CountdownTask, CountdownTaskHandle, NotWritable, WriteGuard};
 pub use heartbeat_task::{HeartbeatTask, HeartbeatTaskOptions, InvalidOptions, TaskEnd};
 pub use mailbox::{Ended, HeartbeatMailbox, IncomingMessage, MessageMeta, OutgoingMessage};
+pub use metasrv_client::wall_clock_ms;
 pub use metasrv_core::id::{Epoch, RegionId};
 pub use region_server::{
     RegionError, RegionEventReceiver, RegionEventSender, RegionRole, RegionServer, RegionServerEvent,

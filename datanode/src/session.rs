@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use metasrv_client::{
     BadInterval, ClientError, HeartbeatSender, HeartbeatStream, Waits, dictated_interval, heartbeat_ticks,
+    wall_clock_ms,
 };
 use metasrv_proto::meta::{HeartbeatRequest, HeartbeatResponse, Peer};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::clock::wall_clock_ms;
 use crate::heartbeat_task::Shared;
 use crate::mailbox::OutgoingMessage;
 use crate::response::{HandleControl, HandlerError, HeartbeatResponseHandler, ResponseContext};

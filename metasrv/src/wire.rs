@@ -1,7 +1,7 @@
 //! Between the wire's types and ours.
 
 use metasrv_core::id::{ClusterId, NodeId, NodeKey, Role, Term};
-use metasrv_proto::admin::{CloseRegions, Instruction, OpenRegions, RegionTarget, instruction};
+use metasrv_proto::admin::{Instruction, OpenRegions, RegionTarget, instruction};
 use metasrv_proto::{PROTOCOL_VERSION, meta};
 
 use metasrv_core::grant::Reported;
@@ -51,14 +51,6 @@ pub fn open_regions(term: Term, regions: &[Reported]) -> Instruction {
     Instruction {
         term: term.0,
         action: Some(instruction::Action::OpenRegions(OpenRegions { regions: targets(regions) })),
-    }
-}
-
-/// Close these regions.
-pub fn close_regions(term: Term, regions: &[Reported]) -> Instruction {
-    Instruction {
-        term: term.0,
-        action: Some(instruction::Action::CloseRegions(CloseRegions { regions: targets(regions) })),
     }
 }
 

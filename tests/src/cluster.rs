@@ -10,10 +10,11 @@ use tonic::transport::Channel;
 
 use crate::binaries::binary;
 use crate::etcd::Etcd;
+use crate::fleet::Fleet;
 use crate::ports::free_port;
 use crate::process::Process;
 use crate::replica::Replica;
-use crate::wait::eventually;
+use crate::wait::{eventually, throughout};
 
 /// A first election, a takeover after the default TTL, and room for a loaded machine.
 pub const ELECTED: Duration = Duration::from_secs(20);
@@ -291,6 +292,20 @@ impl Cluster {
                 return Ok(());
             }
             Err(format!("{writable} of {} are", regions.len()))
+        })
+        .await;
+    }
+
+    /// Looks for a while, and panics as soon as this leader does not lead its term any more, or a node of the fleet is
+    /// not leased so many regions by it.
+    pub async fn undisturbed(&self, leader: Leadership, fleet: &Fleet, regions: usize, period: Duration) {
+        throughout(period, "leader and leases stay", async || {
+            let status = self.replicas[leader.replica].status().await.map_err(|status| status.to_string())?;
+            let leased = fleet.leased(regions, leader.term);
+            if leased == fleet.len() && status.role == "leader" && status.term == leader.term {
+                return Ok(());
+            }
+            Err(format!("{leased} nodes are leased; {status:?}"))
         })
         .await;
     }

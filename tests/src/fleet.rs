@@ -93,6 +93,16 @@ impl Fleet {
         fleet
     }
 
+    /// How many nodes there are.
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
     /// What is known of each node now.
     pub fn records(&self) -> Vec<NodeRecord> {
         self.records.iter().map(|record| locked(record).clone()).collect()
@@ -110,7 +120,7 @@ impl Fleet {
 
     /// Waits until every node is leased so many regions under this term or a later one.
     pub async fn wait_leased(&self, regions: usize, term: u64) {
-        let all = self.records.len();
+        let all = self.len();
         let what = format!("{all} nodes are leased {regions} regions each under term {term} or a later one");
         eventually(LEASED, &what, async || match self.leased(regions, term) {
             leased if leased == all => Ok(()),

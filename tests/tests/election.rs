@@ -214,15 +214,7 @@ async fn the_loss_of_one_etcd_member_of_three_changes_nothing() {
     fleet.reset();
     for member in 0..3 {
         cluster.etcd.as_mut().unwrap().kill_member(member);
-        throughout(Duration::from_secs(5), "leader and leases stay", async || {
-            let status =
-                cluster.replicas[leader.replica].status().await.map_err(|status| status.to_string())?;
-            match fleet.leased(2, leader.term) {
-                3 if status.role == "leader" && status.term == leader.term => Ok(()),
-                leased => Err(format!("{leased} nodes are leased; {status:?}")),
-            }
-        })
-        .await;
+        cluster.undisturbed(leader, &fleet, 2, Duration::from_secs(5)).await;
         cluster.etcd.as_mut().unwrap().start_member(member);
         cluster.etcd.as_ref().unwrap().ready().await;
     }

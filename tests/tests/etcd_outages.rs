@@ -45,15 +45,7 @@ async fn a_short_silence_of_etcd_is_noticed_by_nobody() {
     let etcd = cluster.etcd.as_ref().unwrap();
     for _ in 0..3 {
         etcd.pause_member(0);
-        throughout(Duration::from_millis(2_500), "leader and leases stay", async || {
-            let status =
-                cluster.replicas[leader.replica].status().await.map_err(|status| status.to_string())?;
-            match fleet.leased(2, leader.term) {
-                3 if status.role == "leader" && status.term == leader.term => Ok(()),
-                leased => Err(format!("{leased} nodes are leased; {status:?}")),
-            }
-        })
-        .await;
+        cluster.undisturbed(leader, &fleet, 2, Duration::from_millis(2_500)).await;
         etcd.resume_member(0);
         etcd.ready().await;
         // Keep-alives and reads get through again before the next silence.
@@ -80,15 +72,7 @@ async fn a_silent_etcd_member_of_three_changes_nothing() {
     let etcd = cluster.etcd.as_ref().unwrap();
     for member in 0..3 {
         etcd.pause_member(member);
-        throughout(Duration::from_secs(9), "leader and leases stay", async || {
-            let status =
-                cluster.replicas[leader.replica].status().await.map_err(|status| status.to_string())?;
-            match fleet.leased(2, leader.term) {
-                3 if status.role == "leader" && status.term == leader.term => Ok(()),
-                leased => Err(format!("{leased} nodes are leased; {status:?}")),
-            }
-        })
-        .await;
+        cluster.undisturbed(leader, &fleet, 2, Duration::from_secs(9)).await;
         etcd.resume_member(member);
         etcd.ready().await;
         // Longer than a leader needs to find out that its key is gone.

@@ -13,7 +13,7 @@ use metasrv_core::lease::LeadershipLease;
 use metasrv_core::time::Clock;
 use tokio::sync::Notify;
 
-use super::{Change, Compare, Outcome, Page, Record, Store, StoreError, Txn};
+use super::{Change, Compare, Outcome, Record, Store, StoreError, Txn};
 
 /// Least and most time between two attempts.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
@@ -72,22 +72,6 @@ impl FencedStore {
     /// Resolves once a write was refused by the fence, to one who waits for it.
     pub async fn lost(&self) {
         self.lost.notified().await;
-    }
-
-    /// Reads one record.
-    ///
-    /// # Errors
-    /// As the store has them.
-    pub async fn get(&self, key: &str) -> Result<Option<Record>, StoreError> {
-        self.store.get(key).await
-    }
-
-    /// Reads all records under a prefix.
-    ///
-    /// # Errors
-    /// As the store has them.
-    pub async fn list(&self, prefix: &str) -> Result<Page, StoreError> {
-        self.store.list(prefix).await
     }
 
     /// Commits all writes or none; repeats what had no answer until the answer is certain or leadership ends.

@@ -9,6 +9,7 @@ use metasrv_core::time::BootTime;
 use proptest::prelude::*;
 
 use super::*;
+use crate::store::Page;
 use crate::store::memory::MemoryStore;
 
 /// What becomes of one call.
