@@ -17,18 +17,26 @@
 //! | [`incarnation`] | which process of a node may be granted leases |
 //! | [`grant`] | which of the reported regions a heartbeat renews, opens, or closes |
 //! | [`opening`] | what a node is told to open, and when again |
-//! | [`placement`] | which node a new region goes to |
+//! | [`detector`] | which nodes are alive, suspect or lost, by their heartbeats |
+//! | [`brake`] | when automatic failovers stop, and why |
+//! | [`placement`] | which node a region goes to and why to no other, and which moves even loads out |
+//! | [`failover`] | when a region may be taken from a node, and which go where now |
+//! | [`procedure`] | what takes several steps over several nodes: [`procedure::migrate`], [`procedure::drain`] |
 //! | [`stats`] | the epoch cache in front of the persisted stats |
 //! | [`backlog`] | what waits to be written behind, coalesced and cut into batches |
 
 pub mod backlog;
+pub mod brake;
+pub mod detector;
 pub mod election;
+pub mod failover;
 pub mod grant;
 pub mod id;
 pub mod incarnation;
 pub mod lease;
 pub mod opening;
 pub mod placement;
+pub mod procedure;
 pub mod settlement;
 pub mod stats;
 pub mod time;

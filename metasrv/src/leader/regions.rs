@@ -111,7 +111,7 @@ impl Leader {
             .iter()
             .filter(|entry| entry.key().role == Role::Datanode && entry.key().cluster == cluster)
             .filter(|entry| pushers.is_connected(entry.key()))
-            .map(|entry| placement::Candidate { node: entry.key().id, regions: entry.regions.len() })
+            .map(|entry| placement::Candidate::new(entry.key().id, entry.regions.len()))
             .collect();
         candidates.sort_unstable_by_key(|candidate| candidate.node);
         let chosen =
