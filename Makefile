@@ -1,7 +1,7 @@
 # Two commands do all the set-up: make run, make test. `make help` lists the rest.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint fmt build bench etcd
+.PHONY: help run test lint fmt build bench chaos etcd
 
 CARGO ?= cargo
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
@@ -13,6 +13,7 @@ help:
 	@echo 'make test     everything that decides whether a change lands'
 	@echo 'make lint     formatting and clippy'
 	@echo 'make bench    figures, side by side; ARGS="--quick" for whether it works'
+	@echo 'make chaos    real faults and what they cost; FAULT=leader-kill or FAULT=etcd- for some, ROUNDS=3, ARGS="--quick"'
 	@echo 'make fmt      formats everything'
 	@echo 'make build    the programs: target/debug/metasrv, metactl, datanode'
 
@@ -45,6 +46,12 @@ fmt:
 bench: etcd
 	$(CARGO) build --release -p metasrv -p datanode -p metasrv-tests --bins
 	METASRV_BIN_DIR=$(TARGET)/release $(TARGET)/release/bench $(ARGS)
+
+# Network namespaces need root.
+chaos: etcd
+	$(CARGO) build --release -p metasrv -p datanode -p metasrv-tests --bins
+	METASRV_BIN_DIR=$(TARGET)/release $(TARGET)/release/chaos \
+		$(if $(FAULT),--fault $(FAULT)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(ARGS)
 
 etcd:
 	@sh tools/install-etcd.sh

@@ -5,13 +5,14 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "greptime/v1/meta/common.proto",
     "greptime/v1/meta/heartbeat.proto",
     "metasrv/v1/instruction.proto",
     "metasrv/v1/record.proto",
     "metasrv/v1/admin.proto",
     "metasrv/v1/key_value.proto",
+    "metasrv/v1/replica.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

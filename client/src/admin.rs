@@ -11,8 +11,8 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use metasrv_proto::admin::admin_client::AdminClient as Stub;
 use metasrv_proto::admin::{
-    CreateRegionsRequest, GetStatusRequest, GetStatusResponse, ListMembersRequest, ListNodesRequest,
-    ListRegionsRequest, Member, Node, Region, TransferLeadershipRequest,
+    CreateRegionsRequest, FollowerView, GetStatusRequest, GetStatusResponse, ListMembersRequest,
+    ListNodesRequest, ListRegionsRequest, Member, Node, Region, TransferLeadershipRequest,
 };
 use tokio::time::Instant;
 use tonic::transport::Channel;
@@ -42,8 +42,10 @@ pub struct AdminClient {
 pub struct RegionList {
     /// Ordered by id.
     pub regions: Vec<Region>,
-    /// The term of the leader that listed them.
+    /// The term of the leader that listed them. 0: a follower did.
     pub term: u64,
+    /// Where the follower stands that listed them. Absent: the leader did.
+    pub follower: Option<FollowerView>,
 }
 
 /// The nodes at one moment.
@@ -51,8 +53,10 @@ pub struct RegionList {
 pub struct NodeList {
     /// Ordered by role, cluster and id.
     pub nodes: Vec<Node>,
-    /// The term of the leader that listed them.
+    /// The term of the leader that listed them. 0: a follower did.
     pub term: u64,
+    /// Where the follower stands that listed them. Absent: the leader did.
+    pub follower: Option<FollowerView>,
 }
 
 /// What a second attempt would do after an answer was lost.
@@ -94,39 +98,38 @@ impl AdminClient {
 
     /// All regions, or those that the routes give to one node.
     pub async fn list_regions(&self, node_id: Option<u64>) -> Result<RegionList, ClientError> {
-        let call = |mut stub: Stub<Channel>| async move {
-            let mut parts = stub.list_regions(ListRegionsRequest { node_id }).await?.into_inner();
-            let mut list = RegionList { regions: Vec::new(), term: 0 };
-            while let Some(part) = parts.message().await? {
-                list.term = part.term;
-                list.regions.extend(part.regions);
-                check_length(list.regions.len())?;
-            }
-            Ok(list)
-        };
+        let request = ListRegionsRequest { node_id, allow_follower: false };
+        let call = |stub: Stub<Channel>| collect_regions(stub, request, self.limit);
         self.on_leader("list regions", Repeat::Harmless, call).await
+    }
+
+    /// The same, as the replica at `addr` has seen them in the store, if it does not lead.
+    pub async fn regions_seen_by(&self, addr: &str, node_id: Option<u64>) -> Result<RegionList, ClientError> {
+        let request = ListRegionsRequest { node_id, allow_follower: true };
+        let call = |stub: Stub<Channel>| collect_regions(stub, request, self.first_answer());
+        self.on_replica_within(self.limit, "list regions", addr, call).await
     }
 
     /// All nodes, of every role.
     pub async fn list_nodes(&self) -> Result<NodeList, ClientError> {
-        let call = |mut stub: Stub<Channel>| async move {
-            let mut parts = stub.list_nodes(ListNodesRequest {}).await?.into_inner();
-            let mut list = NodeList { nodes: Vec::new(), term: 0 };
-            while let Some(part) = parts.message().await? {
-                list.term = part.term;
-                list.nodes.extend(part.nodes);
-                check_length(list.nodes.len())?;
-            }
-            Ok(list)
-        };
+        let request = ListNodesRequest { allow_follower: false };
+        let call = |stub: Stub<Channel>| collect_nodes(stub, request, self.limit);
         self.on_leader("list nodes", Repeat::Harmless, call).await
     }
 
-    /// Asks the leader to give up leadership; returns the term that ended. Never repeated once it was sent: the next
+    /// The same, as the replica at `addr` has seen them in the store, if it does not lead.
+    pub async fn nodes_seen_by(&self, addr: &str) -> Result<NodeList, ClientError> {
+        let request = ListNodesRequest { allow_follower: true };
+        let call = |stub: Stub<Channel>| collect_nodes(stub, request, self.first_answer());
+        self.on_replica_within(self.limit, "list nodes", addr, call).await
+    }
+
+    /// Asks the leader to give up leadership, to the replica named `to` if that is not empty; returns the term that
+    /// ended. Never repeated once it was sent: the next
     /// leader would be asked to give up as well.
-    pub async fn transfer_leadership(&self, reason: &str) -> Result<u64, ClientError> {
+    pub async fn transfer_leadership(&self, to: &str, reason: &str) -> Result<u64, ClientError> {
         let call = |mut stub: Stub<Channel>| {
-            let request = TransferLeadershipRequest { reason: reason.to_owned() };
+            let request = TransferLeadershipRequest { reason: reason.to_owned(), to: to.to_owned() };
             async move { Ok(stub.transfer_leadership(request).await?.into_inner().term) }
         };
         self.on_leader("transfer leadership", Repeat::Never, call).await
@@ -157,7 +160,7 @@ impl AdminClient {
     /// The status of the replica at `addr`, whatever its role.
     pub async fn status_of(&self, addr: &str) -> Result<GetStatusResponse, ClientError> {
         let call = |mut stub: Stub<Channel>| async move {
-            Ok(stub.get_status(GetStatusRequest {}).await?.into_inner())
+            Ok(stub.get_status(GetStatusRequest { allow_follower: true }).await?.into_inner())
         };
         self.on_replica("get status", addr, call).await
     }
@@ -178,7 +181,24 @@ impl AdminClient {
     where
         F: Future<Output = Result<T, Status>>,
     {
-        let limit = self.client.config().timeouts.ask.min(self.limit);
+        self.on_replica_within(self.first_answer(), what, addr, call).await
+    }
+
+    /// One replica is given up when it has not begun to answer after this time.
+    fn first_answer(&self) -> Duration {
+        self.client.config().timeouts.ask.min(self.limit)
+    }
+
+    async fn on_replica_within<T, F>(
+        &self,
+        limit: Duration,
+        what: &'static str,
+        addr: &str,
+        call: impl FnOnce(Stub<Channel>) -> F,
+    ) -> Result<T, ClientError>
+    where
+        F: Future<Output = Result<T, Status>>,
+    {
         let lent = self.client.channels().get(addr)?;
         match tokio::time::timeout(limit, call(self.stub(lent.channel.clone()))).await {
             Ok(Ok(value)) => Ok(value),
@@ -325,6 +345,42 @@ fn judge(what: &'static str, repeat: Repeat, leader: &Leader, status: &Status) -
             why: format!("{}: {}", leader.addr, describe(status)),
         }),
     }
+}
+
+async fn collect_regions(
+    mut stub: Stub<Channel>,
+    request: ListRegionsRequest,
+    first_answer: Duration,
+) -> Result<RegionList, Status> {
+    let begun = tokio::time::timeout(first_answer, stub.list_regions(request)).await;
+    let mut parts = begun.map_err(|_| late())??.into_inner();
+    let mut list = RegionList { regions: Vec::new(), term: 0, follower: None };
+    while let Some(part) = parts.message().await? {
+        (list.term, list.follower) = (part.term, part.follower);
+        list.regions.extend(part.regions);
+        check_length(list.regions.len())?;
+    }
+    Ok(list)
+}
+
+async fn collect_nodes(
+    mut stub: Stub<Channel>,
+    request: ListNodesRequest,
+    first_answer: Duration,
+) -> Result<NodeList, Status> {
+    let begun = tokio::time::timeout(first_answer, stub.list_nodes(request)).await;
+    let mut parts = begun.map_err(|_| late())??.into_inner();
+    let mut list = NodeList { nodes: Vec::new(), term: 0, follower: None };
+    while let Some(part) = parts.message().await? {
+        (list.term, list.follower) = (part.term, part.follower);
+        list.nodes.extend(part.nodes);
+        check_length(list.nodes.len())?;
+    }
+    Ok(list)
+}
+
+fn late() -> Status {
+    Status::deadline_exceeded("it does not begin to answer")
 }
 
 fn check_length(length: usize) -> Result<(), Status> {

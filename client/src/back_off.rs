@@ -1,12 +1,17 @@
-//! How long to wait before the next attempt: doubling, with jitter, so that a thousand nodes that lost the same leader
-//! do not come back in the same millisecond, and never a tight loop.
+//! How long to wait before the next attempt: short at first, then doubling, with jitter, so that a thousand nodes that
+//! lost the same leader do not come back in the same millisecond, and never a tight loop.
 
 use std::time::Duration;
+
+/// So many waits are as short as the first one. A leader whose process died is replaced in twenty to fifty milliseconds:
+/// until then only those nodes ask whose heartbeat is due, and each of them should find the next leader soon after it
+/// is there. A wait that doubled from the beginning would be longer by then than all that it waits for.
+const SHORT: u32 = 3;
 
 /// The shape of a series of waits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BackOff {
-    /// The first wait. Never zero.
+    /// The first waits. Never zero.
     pub first: Duration,
     /// No wait is longer.
     pub most: Duration,
@@ -23,7 +28,7 @@ impl Default for BackOff {
 impl BackOff {
     /// A new series, which begins with the first wait.
     pub fn start(self) -> Waits {
-        Waits { back_off: self, next: self.first }
+        Waits { back_off: self, short: SHORT, next: self.first }
     }
 }
 
@@ -31,6 +36,8 @@ impl BackOff {
 #[derive(Clone, Copy, Debug)]
 pub struct Waits {
     back_off: BackOff,
+    /// How many waits are still as short as the first one.
+    short: u32,
     next: Duration,
 }
 
@@ -39,7 +46,10 @@ impl Waits {
     pub fn next_wait(&mut self) -> Duration {
         let step =
             self.next.clamp(Duration::from_millis(1), self.back_off.most.max(Duration::from_millis(1)));
-        self.next = step.saturating_mul(2);
+        self.short = self.short.saturating_sub(1);
+        if self.short == 0 {
+            self.next = step.saturating_mul(2);
+        }
         step.mul_f64(rand::random_range(0.5..=1.0))
     }
 
@@ -50,7 +60,7 @@ impl Waits {
 
     /// Begins anew, after a success.
     pub fn reset(&mut self) {
-        self.next = self.back_off.first;
+        *self = self.back_off.start();
     }
 }
 
@@ -59,10 +69,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_double_up_to_the_most_and_are_never_zero() {
+    fn waits_are_short_then_double_up_to_the_most_and_are_never_zero() {
         let back_off = BackOff { first: Duration::from_millis(10), most: Duration::from_millis(40) };
         let mut waits = back_off.start();
-        for step in [10, 20, 40, 40, 40] {
+        for step in [10, 10, 10, 20, 40, 40, 40] {
             let wait = waits.next_wait();
             let step = Duration::from_millis(step);
             assert!(wait >= step / 2 && wait <= step, "{wait:?} for a step of {step:?}");

@@ -33,6 +33,7 @@ struct Inner {
     known: Mutex<Known>,
     member_id: AtomicU64,
     lower_terms: AtomicU64,
+    suspicions: AtomicU64,
 }
 
 /// What was learned from answers.
@@ -59,6 +60,7 @@ impl MetaClient {
             known: Mutex::new(known),
             member_id,
             lower_terms: AtomicU64::new(0),
+            suspicions: AtomicU64::new(0),
         };
         Ok(MetaClient { inner: Arc::new(inner) })
     }
@@ -98,6 +100,11 @@ impl MetaClient {
         self.inner.lower_terms.load(Ordering::Relaxed)
     }
 
+    /// How often a leader let a response deadline pass, on any stream.
+    pub fn suspicions(&self) -> u64 {
+        self.inner.suspicions.load(Ordering::Relaxed)
+    }
+
     /// The calls of operators and tools.
     pub fn admin(&self) -> AdminClient {
         AdminClient::new(self.clone())
@@ -128,6 +135,10 @@ impl MetaClient {
             }
             known.failed = Some(failed.clone());
         });
+    }
+
+    pub(crate) fn count_suspicion(&self) {
+        self.inner.suspicions.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn channels(&self) -> &Channels {
@@ -181,7 +192,7 @@ impl MetaClient {
         Ok(())
     }
 
-    fn judge_installation(&self, addr: &str, theirs: u64) -> Result<(), ClientError> {
+    pub(crate) fn judge_installation(&self, addr: &str, theirs: u64) -> Result<(), ClientError> {
         let ours = self.known(|known| {
             if known.installation == 0 {
                 known.installation = theirs;

@@ -76,6 +76,7 @@ impl MetaClientConfig {
             ("timeouts.connect", self.timeouts.connect),
             ("timeouts.ask", self.timeouts.ask),
             ("timeouts.handshake", self.timeouts.handshake),
+            ("timeouts.response", self.timeouts.response),
             ("timeouts.send", self.timeouts.send),
             ("timeouts.admin", self.timeouts.admin),
             ("keep_alive.interval", self.keep_alive.interval),
@@ -103,6 +104,10 @@ pub struct Timeouts {
     pub ask: Duration,
     /// From opening a stream to its first response, connecting included.
     pub handshake: Duration,
+    /// From a heartbeat to its response. A leader that lets it pass is suspected: its stream stays open and still counts,
+    /// and the other replicas are asked whether somebody leads in a higher term. At most half an interval counts, and it
+    /// should be longer than a round trip to the farthest replica.
+    pub response: Duration,
     /// Handing one request to the connection. It takes longer only where the peer does not read.
     pub send: Duration,
     /// An admin call, with all its attempts.
@@ -110,11 +115,14 @@ pub struct Timeouts {
 }
 
 impl Default for Timeouts {
+    /// `response`: an answer takes a millisecond, and a quarter of a second while a thousand nodes come to a new leader at
+    /// once; what is longer than both is no false alarm, and little beside an interval of a second.
     fn default() -> Timeouts {
         Timeouts {
             connect: Duration::from_secs(1),
             ask: Duration::from_secs(1),
             handshake: Duration::from_secs(2),
+            response: Duration::from_millis(300),
             send: Duration::from_secs(1),
             admin: Duration::from_secs(15),
         }

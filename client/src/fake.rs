@@ -210,7 +210,7 @@ impl Heartbeat for Service {
         let term = says.leader.as_ref().map_or(0, |(_, term)| *term);
         let header = ResponseHeader { installation: says.installation, ..header(term) };
         let leader = says.leader.map(|(addr, _)| Peer { id: 0, addr });
-        Ok(Response::new(AskLeaderResponse { header: Some(header), leader }))
+        Ok(Response::new(AskLeaderResponse { header: Some(header), leader, revision: 0 }))
     }
 }
 
@@ -278,6 +278,11 @@ impl Wire {
 
     pub fn cut(&self) {
         self.cut.store(true, Ordering::SeqCst);
+    }
+
+    /// Connections that are opened from now on work; those that were cut while something was sent stay so.
+    pub fn heal(&self) {
+        self.cut.store(false, Ordering::SeqCst);
     }
 }
 

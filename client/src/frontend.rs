@@ -12,7 +12,7 @@ use crate::client::MetaClient;
 use crate::config::{ConfigError, Violation, parse_address};
 use crate::error::ClientError;
 use crate::heartbeat::{HeartbeatSender, HeartbeatStream, wall_clock_ms};
-use crate::pace::{dictated_interval, heartbeat_ticks};
+use crate::pace::{Rhythm, dictated_interval};
 
 /// What a frontend says of itself.
 #[derive(Clone, Debug)]
@@ -117,17 +117,32 @@ impl Frontend {
     async fn keep_registered(&self) {
         let mut waits = self.client.config().back_off.start();
         let created = tokio::time::Instant::now();
+        let mut rhythm = Rhythm::new(self.options.interval);
         let mut hinted = false;
+        // A stream that is left for a leader of a higher term stays open until that one has accepted another.
+        let mut left = None;
         loop {
-            let error = match self.client.heartbeat(self.request(&created)).await {
+            let opened = self.client.heartbeat(self.request(&created)).await;
+            let error = match opened {
                 Ok((sender, stream)) => {
                     waits.reset();
-                    self.session(sender, stream, &created).await
+                    drop(left.take());
+                    let (error, sender, stream) = self.session(sender, stream, &created, &mut rhythm).await;
+                    if matches!(error, ClientError::LeaderChanged { .. }) {
+                        left = Some((sender, stream));
+                        continue;
+                    }
+                    let wait = rhythm.reconnect_after(stream.suspicion().accepted());
+                    drop((sender, stream));
+                    self.registered.send_replace(None);
+                    debug!(%error, ?wait, "frontend's stream ended; opening another one");
+                    tokio::time::sleep(wait).await;
+                    continue;
                 }
                 Err(error) => error,
             };
             self.registered.send_replace(None);
-            debug!(%error, "frontend's stream ended; opening another one");
+            debug!(%error, "no stream for the frontend; attempts go on");
             // A hint is followed at once, but not one that follows another: two replicas may name each other.
             hinted = error.names_leader() && !hinted;
             if !hinted {
@@ -136,43 +151,46 @@ impl Frontend {
         }
     }
 
+    /// Heartbeats at the interval until the stream is of no use any more; says why, and gives it back.
     async fn session(
         &self,
         mut sender: HeartbeatSender,
         mut stream: HeartbeatStream,
         created: &tokio::time::Instant,
-    ) -> ClientError {
-        let mut interval = self.options.interval;
-        let mut ticks = heartbeat_ticks(interval);
-        let mut unanswered = 0_u32;
-        loop {
-            let outcome = tokio::select! {
+        rhythm: &mut Rhythm,
+    ) -> (ClientError, HeartbeatSender, HeartbeatStream) {
+        let suspicion = stream.suspicion();
+        let mut leave = std::pin::pin!(suspicion.confirmed(rhythm.interval()));
+        // The handshake was a heartbeat.
+        rhythm.beat();
+        let error = loop {
+            let response = tokio::select! {
                 biased;
-                response = stream.next() => response.map(Some),
-                _ = ticks.tick() => sender.send(self.request(created)).await.map(|_| None),
-            };
-            match outcome {
-                Err(error) => return error,
-                Ok(Some(response)) => {
-                    unanswered = 0;
-                    self.welcome(stream.leader().term);
-                    match dictated_interval(&response) {
-                        Ok(Some(dictated)) if dictated != interval => {
-                            interval = dictated;
-                            ticks = heartbeat_ticks(interval);
-                        }
-                        Ok(_) => {}
-                        Err(error) => warn!(%error, "the interval stays as it is"),
+                response = stream.next() => response,
+                error = &mut leave => break error,
+                () = rhythm.due() => {
+                    rhythm.beat();
+                    match sender.send(self.request(created)).await {
+                        Ok(_) => continue,
+                        Err(error) => break error,
                     }
                 }
-                // Two requests without an answer between them: the other end is silent.
-                Ok(None) if unanswered >= 2 => {
-                    let addr = stream.leader().addr.clone();
-                    return ClientError::Transport { addr, why: "does not answer heartbeats".to_owned() };
+            };
+            let response = match response {
+                Ok(response) => response,
+                Err(error) => break error,
+            };
+            self.welcome(stream.leader().term);
+            match dictated_interval(&response) {
+                Ok(Some(dictated)) if dictated != rhythm.interval() => {
+                    rhythm.change(dictated);
+                    leave.set(suspicion.confirmed(dictated));
                 }
-                Ok(None) => unanswered += 1,
+                Ok(_) => {}
+                Err(error) => warn!(%error, "the interval stays as it is"),
             }
-        }
+        };
+        (error, sender, stream)
     }
 
     fn welcome(&self, term: u64) {

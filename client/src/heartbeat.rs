@@ -16,6 +16,8 @@ use tracing::debug;
 use crate::channels::Lent;
 use crate::client::{Leader, MetaClient};
 use crate::error::ClientError;
+use crate::suspicion::Suspicion;
+use crate::unanswered::Unanswered;
 
 /// Requests that wait for the connection: one a second at the usual interval and the replies to instructions. If as
 /// many wait, the peer has not read for seconds, and the next one fails at its deadline.
@@ -82,9 +84,15 @@ impl MetaClient {
             .max_decoding_message_size(largest)
             .max_encoding_message_size(largest);
         let (requests, queue) = mpsc::channel(QUEUE);
-        let limit = self.config().timeouts.send;
-        let mut sender =
-            HeartbeatSender { client: self.clone(), requests, sequence: 0, limit, addr: leader.addr.clone() };
+        let unanswered = Unanswered::new();
+        let mut sender = HeartbeatSender {
+            client: self.clone(),
+            requests,
+            sequence: 0,
+            limit: self.config().timeouts.send,
+            addr: leader.addr.clone(),
+            unanswered: unanswered.clone(),
+        };
         sender.send(handshake).await?;
         let responses = stub.heartbeat(ReceiverStream::new(queue)).await;
         let responses =
@@ -95,13 +103,14 @@ impl MetaClient {
             lent: lent.clone(),
             first: None,
             responses: Some(responses),
+            unanswered,
         };
         stream.first = Some(stream.receive().await?);
         Ok((sender, stream))
     }
 
     /// What a failed stream says about where to go next.
-    fn learn_from(&self, error: &ClientError, leader: &Leader, lent: &Lent) {
+    pub(crate) fn learn_from(&self, error: &ClientError, leader: &Leader, lent: &Lent) {
         match error {
             ClientError::NotLeader { leader: named, term, .. } => {
                 self.forget_leader(leader);
@@ -125,6 +134,7 @@ pub struct HeartbeatSender {
     sequence: u64,
     limit: Duration,
     addr: String,
+    unanswered: Unanswered,
 }
 
 impl HeartbeatSender {
@@ -133,6 +143,8 @@ impl HeartbeatSender {
     pub async fn send(&mut self, mut request: HeartbeatRequest) -> Result<u64, ClientError> {
         request.header = Some(self.client.request_header());
         request.sequence = self.sequence + 1;
+        // Before it is handed over: a peer that does not read does not answer either.
+        self.unanswered.send(request.sequence);
         match tokio::time::timeout(self.limit, self.requests.send(request)).await {
             Ok(Ok(())) => {
                 self.sequence += 1;
@@ -160,6 +172,7 @@ pub struct HeartbeatStream {
     first: Option<HeartbeatResponse>,
     /// `None` once the stream was given up.
     responses: Option<Streaming<HeartbeatResponse>>,
+    unanswered: Unanswered,
 }
 
 impl HeartbeatStream {
@@ -184,6 +197,11 @@ impl HeartbeatStream {
         &self.leader
     }
 
+    /// Judges the leader at the other end by what it does not answer.
+    pub fn suspicion(&self) -> Suspicion {
+        Suspicion::new(self.client.clone(), self.leader.clone(), self.lent.clone(), self.unanswered.clone())
+    }
+
     async fn receive(&mut self) -> Result<HeartbeatResponse, ClientError> {
         let addr = &self.leader.addr;
         let ended = || ClientError::Ended { addr: addr.clone() };
@@ -194,6 +212,7 @@ impl HeartbeatStream {
             Err(status) => return Err(ClientError::transport(addr, &status)),
         };
         self.client.judge(addr, response.header.as_ref())?;
+        self.unanswered.answer(&response);
         Ok(response)
     }
 }

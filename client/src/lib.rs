@@ -10,7 +10,8 @@
 //! | `client.rs` | [`MetaClient`]: what all clones share: the leader, the highest term, the installation |
 //! | `ask.rs` | the staggered race of `AskLeader` over shuffled peers |
 //! | `heartbeat.rs` | one stream: handshake, [`HeartbeatSender`], [`HeartbeatStream`] |
-//! | `pace.rs` | the interval that metasrv dictates, and when heartbeats are due |
+//! | `unanswered.rs`, `suspicion.rs` | [`Suspicion`]: a leader that does not answer, and whether another one is there |
+//! | `pace.rs` | the interval that metasrv dictates; [`Rhythm`]: when heartbeats are due, and when a new stream |
 //! | `frontend.rs` | [`FrontendTask`]: keeps a frontend registered |
 //! | `admin.rs` | [`AdminClient`]: the calls behind `metactl`, which never repeat what may have been done |
 //! | `channels.rs` | one HTTP/2 connection per address, dropped after a transport error |
@@ -31,6 +32,8 @@ mod error;
 mod frontend;
 mod heartbeat;
 mod pace;
+mod suspicion;
+mod unanswered;
 
 // The tests of the datanode's SDK use the rest of it.
 #[cfg(test)]
@@ -46,4 +49,5 @@ pub use config::{ConfigError, KeepAlive, MetaClientConfig, Timeouts, Violation, 
 pub use error::ClientError;
 pub use frontend::{FrontendOptions, FrontendTask};
 pub use heartbeat::{HeartbeatSender, HeartbeatStream, wall_clock_ms};
-pub use pace::{BadInterval, dictated_interval, heartbeat_ticks};
+pub use pace::{BadInterval, Rhythm, dictated_interval};
+pub use suspicion::Suspicion;

@@ -10,8 +10,17 @@ use metasrv_proto::meta::HeartbeatResponse;
 pub struct ResponseContext<'a> {
     /// The response. Its term, its installation and its error were looked at before.
     pub response: &'a HeartbeatResponse,
-    /// When the request that it answers was sent, by this node's clock; known once the keeper has seen the lease.
+    /// When the request that it answers was sent, by this node's clock. The keeper, the first handler, fills it in from
+    /// the lease; `None` where there is none, as in what metasrv says of itself.
     pub sent_at: Option<BootTime>,
+}
+
+impl ResponseContext<'_> {
+    /// The term of the leader that speaks. No response of a lower term than one seen before comes this far; how many
+    /// were refused, [`MetaClient::lower_terms_refused`](metasrv_client::MetaClient::lower_terms_refused) says.
+    pub fn term(&self) -> u64 {
+        self.response.header.as_ref().map_or(0, |header| header.term)
+    }
 }
 
 /// Whether the handlers after this one run.

@@ -1,14 +1,14 @@
 //! One stream after another: connect, beat until the stream ends, connect again.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use metasrv_client::{
-    BadInterval, ClientError, HeartbeatSender, HeartbeatStream, Waits, dictated_interval, heartbeat_ticks,
+    BadInterval, ClientError, HeartbeatSender, HeartbeatStream, Rhythm, Suspicion, Waits, dictated_interval,
     wall_clock_ms,
 };
-use metasrv_proto::meta::{HeartbeatRequest, HeartbeatResponse, Peer};
+use metasrv_proto::meta::{HeartbeatRequest, Peer};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -20,9 +20,6 @@ use crate::response::{HandleControl, HandlerError, HeartbeatResponseHandler, Res
 /// Changes of regions are reported at once, but those of so long a time together: an instruction that opens a thousand
 /// regions causes a few reports, not a thousand.
 const GATHER: Duration = Duration::from_millis(20);
-
-/// A leader that answers nothing for so long, and for two intervals, is taken for hung even where its connection lives.
-const SILENCE: Duration = Duration::from_secs(1);
 
 /// Takes the interval that metasrv dictates.
 pub(crate) struct HeartbeatConfigHandler {
@@ -52,19 +49,18 @@ pub(crate) struct Session {
     shared: Arc<Shared>,
     interval: watch::Receiver<Duration>,
     replies: mpsc::Receiver<OutgoingMessage>,
+    rhythm: Rhythm,
     waits: Waits,
     /// A stream of this process was accepted once. From then on a newer process means that this one ends: it never
     /// takes a higher epoch again, so that two never fight for ever.
     had_session: bool,
 }
 
-/// What both halves of a stream know of its answers.
-#[derive(Default)]
-struct Progress {
-    /// Number of the last request that was sent.
-    sent: AtomicU64,
-    /// Number of the last request that was answered.
-    answered: AtomicU64,
+/// Both halves of a stream that is left for a leader of a higher term: it stays open until that one has accepted
+/// another.
+struct Left {
+    _sender: HeartbeatSender,
+    _receiving: Receiving,
 }
 
 impl Session {
@@ -74,32 +70,31 @@ impl Session {
         replies: mpsc::Receiver<OutgoingMessage>,
     ) -> Session {
         let waits = shared.client.config().back_off.start();
-        Session { shared, interval, replies, waits, had_session: false }
+        let rhythm = Rhythm::new(*interval.borrow());
+        Session { shared, interval, replies, rhythm, waits, had_session: false }
     }
 
     /// Keeps a stream to the leader. Returns only when a newer process of this node took over, and says so.
     pub(crate) async fn run(&mut self) -> String {
         let mut hinted = false;
         let mut logged = None;
+        let mut left: Option<Left> = None;
         loop {
-            let error = match self.shared.client.heartbeat(self.report(true)).await {
+            let (error, wait) = match self.shared.client.heartbeat(self.report(true)).await {
                 Ok((sender, stream)) => {
-                    let opened = Instant::now();
-                    self.had_session = true;
-                    self.shared.streams.fetch_add(1, Ordering::Relaxed);
-                    tracing::info!(
-                        leader = stream.leader().addr,
-                        term = stream.leader().term,
-                        "heartbeat stream opened"
-                    );
-                    let error = self.beat(sender, stream).await;
-                    if opened.elapsed() >= *self.interval.borrow() {
-                        self.waits.reset();
-                        hinted = false;
-                    }
-                    tracing::warn!(%error, "heartbeat stream ended");
-                    logged = None;
-                    error
+                    drop(left.take());
+                    (hinted, logged) = (false, None);
+                    let suspicion = stream.suspicion();
+                    self.opened(&stream);
+                    let (error, halves) = self.beat(sender, stream).await;
+                    let changed = matches!(error, ClientError::LeaderChanged { .. });
+                    left = changed.then_some(halves);
+                    let wait = match changed {
+                        true => Duration::ZERO,
+                        false => self.rhythm.reconnect_after(suspicion.accepted()),
+                    };
+                    tracing::warn!(%error, next_after = ?wait, "heartbeat stream ended");
+                    (error, Some(wait))
                 }
                 Err(error) => {
                     // Attempts go on several times a second: a line for each new kind of failure is enough.
@@ -110,7 +105,7 @@ impl Session {
                     } else {
                         tracing::debug!(%error, "no heartbeat stream");
                     }
-                    error
+                    (error, None)
                 }
             };
             let names_leader = error.names_leader();
@@ -130,32 +125,53 @@ impl Session {
                 }
                 _ => {}
             }
-            // A hint is followed at once, but not one that follows another: two replicas may name each other.
-            hinted = names_leader && !hinted;
-            if !hinted {
-                self.waits.wait().await;
+            match wait {
+                Some(wait) => tokio::time::sleep(wait).await,
+                None => {
+                    // A hint is followed at once, but not one that follows another: two replicas may name each other.
+                    hinted = names_leader && !hinted;
+                    if !hinted {
+                        self.waits.wait().await;
+                    }
+                }
             }
         }
     }
 
-    /// Beats until the stream is of no use any more; says why.
-    async fn beat(&mut self, mut sender: HeartbeatSender, stream: HeartbeatStream) -> ClientError {
+    fn opened(&mut self, stream: &HeartbeatStream) {
+        self.had_session = true;
+        self.waits.reset();
+        self.shared.streams.fetch_add(1, Ordering::Relaxed);
+        let leader = stream.leader();
+        tracing::info!(leader = leader.addr, term = leader.term, "heartbeat stream opened");
+    }
+
+    /// Beats until the stream is of no use any more; says why, and gives its halves back.
+    async fn beat(&mut self, mut sender: HeartbeatSender, stream: HeartbeatStream) -> (ClientError, Left) {
         let leader = stream.leader().addr.clone();
-        let progress = Arc::new(Progress::default());
-        progress.sent.store(sender.sequence(), Ordering::Release);
-        let (quit_sender, mut quit) = oneshot::channel();
-        // Answers that arrive on a stream that was given up are not heard: the half ends with this call.
-        let _receiving = Receiving(tokio::spawn(receive(
-            Arc::clone(&self.shared),
-            stream,
-            Arc::clone(&progress),
-            quit_sender,
-        )));
-        let mut period = *self.interval.borrow_and_update();
-        // The handshake was the first heartbeat, at once.
-        let mut ticks = heartbeat_ticks(period);
+        let suspicion = stream.suspicion();
+        let (quit_sender, quit) = oneshot::channel();
+        // Answers that arrive on a stream that was given up are not heard: the half ends with its handle.
+        let receiving = Receiving(tokio::spawn(receive(Arc::clone(&self.shared), stream, quit_sender)));
+        let error = tokio::select! {
+            biased;
+            quit = quit => quit.unwrap_or(ClientError::Ended { addr: leader }),
+            error = self.send(&mut sender, &suspicion) => error,
+        };
+        (error, Left { _sender: sender, _receiving: receiving })
+    }
+
+    /// Sends what there is to send until that fails, or the leader is silent; says why.
+    async fn send(&mut self, sender: &mut HeartbeatSender, suspicion: &Suspicion) -> ClientError {
+        // Another interval may have been dictated while there was no stream.
+        let period = *self.interval.borrow_and_update();
+        if period != self.rhythm.interval() {
+            self.rhythm.change(period);
+        }
+        // The handshake was a heartbeat, at once.
+        self.rhythm.beat();
+        let mut leave = std::pin::pin!(suspicion.confirmed(period));
         let mut gathered: Option<Instant> = None;
-        let mut awaited = (sender.sequence(), Instant::now());
         loop {
             let gathering = async {
                 match gathered {
@@ -165,7 +181,7 @@ impl Session {
             };
             let request = tokio::select! {
                 biased;
-                quit = &mut quit => return quit.unwrap_or(ClientError::Ended { addr: leader }),
+                error = &mut leave => return error,
                 Some(reply) = self.replies.recv() => self.reply(reply),
                 () = self.shared.keeper.changed(), if gathered.is_none() => {
                     gathered = Some(Instant::now() + GATHER);
@@ -176,29 +192,19 @@ impl Session {
                     self.report(false)
                 }
                 Ok(()) = self.interval.changed() => {
-                    period = *self.interval.borrow_and_update();
+                    let period = *self.interval.borrow_and_update();
                     tracing::info!(interval = ?period, "metasrv dictates the heartbeat interval");
-                    ticks = heartbeat_ticks(period);
+                    self.rhythm.change(period);
+                    leave.set(suspicion.confirmed(period));
                     continue;
                 }
-                _ = ticks.tick() => {
-                    let silent = awaited.1.elapsed();
-                    if progress.answered() < awaited.0 && silent > (period * 2).max(SILENCE) {
-                        let why = format!("has not answered for {silent:.1?}");
-                        return ClientError::Transport { addr: leader, why };
-                    }
+                () = self.rhythm.due() => {
+                    self.rhythm.beat();
                     self.report(false)
                 }
             };
-            let sent_at = Instant::now();
-            match sender.send(request).await {
-                Ok(sequence) => {
-                    progress.sent.store(sequence, Ordering::Release);
-                    if awaited.0 <= progress.answered() {
-                        awaited = (sequence, sent_at);
-                    }
-                }
-                Err(error) => return error,
+            if let Err(error) = sender.send(request).await {
+                return error;
             }
         }
     }
@@ -230,21 +236,6 @@ impl Session {
     }
 }
 
-impl Progress {
-    fn answered(&self) -> u64 {
-        self.answered.load(Ordering::Acquire)
-    }
-
-    fn take(&self, response: &HeartbeatResponse) {
-        let number = match response.sequence {
-            // A peer that does not number its answers gives one for each request; pushed messages are none.
-            0 if response.mailbox_message.is_none() => self.sent.load(Ordering::Acquire),
-            number => number,
-        };
-        self.answered.fetch_max(number, Ordering::AcqRel);
-    }
-}
-
 /// The receiving half; ends when it is dropped.
 struct Receiving(JoinHandle<()>);
 
@@ -255,17 +246,11 @@ impl Drop for Receiving {
 }
 
 /// Takes responses until the stream ends, with or without an error, and raises the quit signal then.
-async fn receive(
-    shared: Arc<Shared>,
-    mut stream: HeartbeatStream,
-    progress: Arc<Progress>,
-    quit: oneshot::Sender<ClientError>,
-) {
+async fn receive(shared: Arc<Shared>, mut stream: HeartbeatStream, quit: oneshot::Sender<ClientError>) {
     let error = loop {
         match stream.next().await {
             Ok(response) => {
                 tracing::trace!(sequence = response.sequence, "response");
-                progress.take(&response);
                 shared.executor.handle(&response);
                 if let Some(notifier) = &shared.leases_notifier {
                     notifier.notify_one();

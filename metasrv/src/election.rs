@@ -1,12 +1,13 @@
 //! Executes what `metasrv_core::election` decides: calls to etcd go out as tasks, their answers come back as events.
 
+mod ending;
 mod handle;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use metasrv_core::election::{Attempt, Effect, Election, Event, KeySeen, LeaseId, LeaseSeen, Leave};
+use metasrv_core::election::{Attempt, Effect, Election, Event, KeySeen, LeaseId, LeaseSeen, Leave, Vitals};
 use metasrv_core::id::Fence;
 use metasrv_core::time::BootTime;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -14,27 +15,36 @@ use tokio::task::{AbortHandle, JoinError, JoinSet};
 
 pub use handle::ElectionHandle;
 
-use crate::etcd::election::{EtcdElection, KeptAlive, Revoked};
-use crate::leader::{Candidate, Leader, Prepared, Resignation, resign, take_over};
+use crate::etcd::election::{EtcdElection, KeptAlive};
+use crate::faults::Faults;
+use crate::leader::{Candidate, Leader, Prepared, take_over};
+use crate::observer::View;
+use crate::probe::Answer;
 use crate::record;
+use ending::DRAIN;
 
 /// Answers on their way to the loop. At most a handful of calls are under way at once: one keep-alive and one read
 /// per fifth of a TTL, each bounded by its own deadline.
 const EVENT_QUEUE: usize = 64;
 
-/// The last drain before a resignation may take so long.
-const DRAIN: Duration = Duration::from_secs(2);
-
-/// A release waits so long for the resignation before it: a little more than a call to the store takes.
-const RESIGN: Duration = Duration::from_millis(2_500);
-
-/// Time between two attempts to release a lease.
-const RELEASE_RETRY: Duration = Duration::from_millis(500);
+/// The loop turns at least so often, also where nothing is due: whoever asks whether it stands still need not wait long
+/// to know.
+const PULSE: Duration = Duration::from_millis(50);
 
 enum Message {
     Event(Event),
     /// The term is raised and the state loaded.
     Prepared(Attempt, Box<Prepared>),
+}
+
+/// What the elector knows of its own replica's work, and of the others.
+pub struct VitalSigns {
+    /// The last probe heartbeat that came back through this replica's own listener.
+    pub answers: watch::Receiver<Option<Answer>>,
+    /// The queue.
+    pub view: watch::Receiver<View>,
+    /// Faults that somebody asked for; none in a replica that was not started for that.
+    pub faults: Faults,
 }
 
 /// Runs elections until told to shut down; publishes what this replica has as leader.
@@ -44,6 +54,7 @@ pub struct Elector {
     candidate: Candidate,
     seen: watch::Sender<Option<Arc<Leader>>>,
     leave: mpsc::Receiver<Leave>,
+    vitals: VitalSigns,
     /// When the loop turned last.
     turned: watch::Sender<BootTime>,
     sender: mpsc::Sender<Message>,
@@ -64,6 +75,7 @@ impl Elector {
         api: Arc<EtcdElection>,
         candidate: Candidate,
         seen: watch::Sender<Option<Arc<Leader>>>,
+        vitals: VitalSigns,
     ) -> (Elector, ElectionHandle) {
         let (handle, leave, turned) = ElectionHandle::new(&candidate);
         let (sender, messages) = mpsc::channel(EVENT_QUEUE);
@@ -74,6 +86,7 @@ impl Elector {
             candidate,
             seen,
             leave,
+            vitals,
             turned,
             sender,
             messages,
@@ -91,9 +104,10 @@ impl Elector {
     /// Runs until this replica has left for good.
     pub async fn run(mut self) {
         loop {
+            self.vitals.faults.block_here().await;
             let now = self.candidate.clock.now();
             self.turned.send_replace(now);
-            let wake = tokio::time::sleep(self.election.wakes_at().since(now));
+            let wake = tokio::time::sleep(self.election.wakes_at().since(now).min(PULSE));
             let event = tokio::select! {
                 biased;
                 Some(leave) = self.leave.recv() => Event::Leave(leave),
@@ -113,7 +127,9 @@ impl Elector {
                 () = wake => Event::Tick,
             };
             let now = self.candidate.clock.now();
-            for effect in self.election.step(now, event) {
+            let mut effects = self.election.step(now, Event::Vitals(self.vitals()));
+            effects.extend(self.election.step(now, event));
+            for effect in effects {
                 if matches!(effect, Effect::Stopped) {
                     self.finish().await;
                     return;
@@ -121,6 +137,17 @@ impl Elector {
                 self.execute(effect);
             }
         }
+    }
+
+    /// What is known at this instant. A leader that is not told that it leads has proved nothing.
+    fn vitals(&self) -> Vitals {
+        let leading = self.leading.as_ref().map(|(leader, _)| leader.term());
+        let answer = *self.vitals.answers.borrow();
+        let proof = answer.filter(|answer| leading.is_none() || answer.term == leading);
+        let view = self.vitals.view.borrow();
+        let own = &self.candidate.record;
+        let rivals = view.members.iter().any(|member| member.name != own.name || member.addr != own.addr);
+        Vitals { proved_at: proof.map(|proof| proof.sent_at), rivals: view.read_at.map(|_| rivals) }
     }
 
     /// Lets the last releases end.
@@ -161,6 +188,12 @@ impl Elector {
                         }
                     }
                 });
+            }
+            Effect::Withhold(_) => {
+                self.candidate.metrics.renewals_withheld.inc();
+                tracing::warn!(
+                    "no probe heartbeat came back through the own listener: the lease is not renewed"
+                );
             }
             Effect::ReadQueue(attempt, lease) => {
                 let name = self.candidate.keys.election();
@@ -256,82 +289,6 @@ impl Elector {
         self.seen.send_replace(Some(Arc::clone(&leader)));
         self.leading = Some((leader, tasks));
     }
-
-    /// Ends what only a leader has, at once; then tells the store, whose fence has the last word.
-    fn step_down(&mut self, why: &'static str) {
-        self.prepared = None;
-        let fence = self.fence.take();
-        let leading = self.leading.take();
-        match &leading {
-            Some((leader, _)) => {
-                leader.end();
-                self.seen.send_replace(None);
-                tracing::warn!(term = %leader.term(), why, "stepping down");
-            }
-            None => self.candidate.metrics.elections.with_label_values(&["lost"]).inc(),
-        }
-        let Some(fence) = fence else { return };
-        let candidate = self.candidate.clone();
-        let (answered, resigned) = oneshot::channel();
-        self.resigned = Some(resigned);
-        self.calls.spawn(async move {
-            // Dropped with this task, whatever becomes of it: the release goes on then.
-            let answered = answered;
-            let (own, tasks) = match leading {
-                Some((leader, tasks)) => {
-                    let (_, record, revision) = leader.last_will().await;
-                    (Some((record, revision)), tasks)
-                }
-                None => (None, JoinSet::new()),
-            };
-            log_resignation(&candidate, &fence, own).await;
-            drop(answered);
-            finish_tasks(tasks).await;
-        });
-    }
-
-    /// Gives leadership up on request: nothing is granted any more, what is queued is written, then the key goes.
-    fn hand_over(&mut self, attempt: Attempt) {
-        self.fence = None;
-        let Some((leader, tasks)) = self.leading.take() else { return };
-        let (candidate, sender, seen) = (self.candidate.clone(), self.sender.clone(), self.seen.clone());
-        self.calls.spawn(async move {
-            leader.stop_granting();
-            tracing::info!(term = %leader.term(), "handing leadership over");
-            leader.drain(DRAIN).await;
-            leader.end();
-            // A later term may have begun meanwhile: only this one's leader is taken away.
-            seen.send_if_modified(|seen| seen.take_if(|seen| Arc::ptr_eq(seen, &leader)).is_some());
-            let (fence, record, revision) = leader.last_will().await;
-            log_resignation(&candidate, &fence, Some((record, revision))).await;
-            candidate.metrics.step_downs.with_label_values(&["handed_over"]).inc();
-            let _ = sender.send(Message::Event(Event::HandedOver(attempt))).await;
-            finish_tasks(tasks).await;
-        });
-    }
-
-    /// Ends the campaign and revokes the lease until etcd says that it is gone, so that no key is left in the queue.
-    fn release(&mut self, attempt: Attempt, lease: LeaseId) {
-        if let Some(campaign) = self.campaigns.remove(&attempt) {
-            campaign.abort();
-        }
-        let api = Arc::clone(&self.api);
-        // A key that is revoked before it was resigned costs the successor a longer wait.
-        let resigned = self.resigned.take();
-        self.calls.spawn(async move {
-            if let Some(resigned) = resigned {
-                // Resolves also when the resignation failed; what it does not end, the revocation does.
-                let _ = tokio::time::timeout(RESIGN, resigned).await;
-            }
-            loop {
-                match api.revoke(lease.0).await {
-                    Ok(Revoked::Done | Revoked::NotFound) => break,
-                    Err(error) => tracing::debug!(%error, "an election lease could not be revoked yet"),
-                }
-                tokio::time::sleep(RELEASE_RETRY).await;
-            }
-        });
-    }
 }
 
 /// What the leader has to tell its owner; nothing where this replica does not lead, or all is well.
@@ -361,31 +318,4 @@ fn death(ended: Result<(), JoinError>, attempt: Attempt) -> Option<Event> {
 /// The key that etcd makes for a candidate.
 fn key_of(election: &str, lease: LeaseId) -> String {
     format!("{election}/{:x}", lease.0)
-}
-
-async fn finish_tasks(mut tasks: JoinSet<()>) {
-    while tasks.join_next().await.is_some() {}
-}
-
-async fn log_resignation(
-    candidate: &Candidate,
-    fence: &Fence,
-    own: Option<(metasrv_proto::admin::TermRecord, i64)>,
-) {
-    let term = own.as_ref().map_or(0, |(record, _)| record.term);
-    match resign(candidate.store.as_ref(), &candidate.keys, fence, own).await {
-        Resignation::Done => tracing::info!(term, key = fence.key, "resigned"),
-        Resignation::FenceGone => tracing::warn!(
-            term,
-            key = fence.key,
-            create_revision = fence.create_revision,
-            "fenced write refused: the key is gone, this term is over"
-        ),
-        Resignation::Conflict => {
-            tracing::warn!(term, "the record of this term was changed; it ends without one")
-        }
-        Resignation::Unknown(error) => {
-            tracing::warn!(term, %error, "whether this term is recorded as resigned is unknown");
-        }
-    }
 }

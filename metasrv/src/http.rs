@@ -14,14 +14,17 @@ use axum::Router;
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use metasrv_core::time::Clock as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use crate::clock::SystemClock;
+use crate::faults::Faults;
 use crate::metrics::Metrics;
 
 /// Connections at a time: a few probes, a few scrapers, a person. Further ones wait in the listener's queue.
@@ -76,9 +79,13 @@ pub async fn serve<S: HealthSource + 'static>(
     listener: TcpListener,
     source: Arc<S>,
     metrics: Arc<Metrics>,
+    faults: Option<Faults>,
     shutdown: impl Future<Output = ()>,
 ) {
-    let router = router(source, metrics);
+    let mut router = router(source, metrics);
+    if let Some(faults) = faults {
+        router = router.merge(faults_router(faults));
+    }
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let mut connections = JoinSet::new();
     tokio::pin!(shutdown);
@@ -121,6 +128,30 @@ fn router<S: HealthSource + 'static>(source: Arc<S>, metrics: Arc<Metrics>) -> R
         .route("/metrics", get(render_metrics))
         .fallback(not_found)
         .with_state(Arc::new(Shared { source, metrics }))
+}
+
+/// What a replica offers that was started with `--fault-injection`, and no other.
+fn faults_router(faults: Faults) -> Router {
+    Router::new()
+        .route(
+            "/faults/block-loop",
+            post(async |State(faults): State<Faults>, query| fault(&query, |time| faults.block_loop(time))),
+        )
+        .route(
+            "/faults/hold-heartbeats",
+            post(async |State(faults): State<Faults>, query| {
+                fault(&query, |time| faults.hold_heartbeats(time, SystemClock.now()))
+            }),
+        )
+        .with_state(faults)
+}
+
+fn fault(query: &Query<HashMap<String, String>>, begin: impl FnOnce(Duration)) -> Response {
+    let Some(Ok(millis)) = query.get("ms").map(|millis| millis.parse::<u64>()) else {
+        return text(StatusCode::BAD_REQUEST, "ms: for how long, in milliseconds\n".to_owned());
+    };
+    begin(Duration::from_millis(millis));
+    text(StatusCode::OK, "ok\n".to_owned())
 }
 
 /// One connection, to its end. How it ends concerns only the one who made it.
@@ -224,11 +255,15 @@ mod tests {
     }
 
     async fn server() -> Server {
+        server_with(None).await
+    }
+
+    async fn server_with(faults: Option<Faults>) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let source = Arc::new(Switch::default());
         let (stop, stopped) = oneshot::channel::<()>();
-        tokio::spawn(serve(listener, Arc::clone(&source), Arc::new(Metrics::new()), async {
+        tokio::spawn(serve(listener, Arc::clone(&source), Arc::new(Metrics::new()), faults, async {
             let _ = stopped.await;
         }));
         Server { addr, source, _stop: stop }
@@ -273,6 +308,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn faults_are_offered_only_by_a_replica_that_was_started_for_them() {
+        let ask = |query: &str| {
+            format!("POST /faults/block-loop{query} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        };
+        let usual = server().await;
+        assert!(exchange(usual.addr, &ask("?ms=5")).await.starts_with("HTTP/1.1 404 "));
+        let faulty = server_with(Some(Faults::default())).await;
+        assert!(exchange(faulty.addr, &ask("?ms=5")).await.starts_with("HTTP/1.1 200 "));
+        assert!(exchange(faulty.addr, &ask("?ms=x")).await.starts_with("HTTP/1.1 400 "));
+        assert!(get(faulty.addr, "/livez").await.starts_with("HTTP/1.1 200 "));
+    }
+
+    #[tokio::test]
     async fn too_many_or_too_large_headers_are_refused() {
         let server = server().await;
         let many: String = (0..100).map(|i| format!("x-{i}: 1\r\n")).collect();
@@ -288,10 +336,15 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
-        let serving =
-            tokio::spawn(serve(listener, Arc::new(Switch::default()), Arc::new(Metrics::new()), async {
+        let serving = tokio::spawn(serve(
+            listener,
+            Arc::new(Switch::default()),
+            Arc::new(Metrics::new()),
+            None,
+            async {
                 let _ = stopped.await;
-            }));
+            },
+        ));
         let _idle = TcpStream::connect(addr).await.unwrap();
         assert!(get(addr, "/livez").await.starts_with("HTTP/1.1 200 "));
         stop.send(()).unwrap();

@@ -36,6 +36,11 @@ impl Keys {
         format!("{}/term/current", self.root)
     }
 
+    /// Prefix of all that is known of terms.
+    pub fn terms(&self) -> String {
+        format!("{}/term/", self.root)
+    }
+
     /// Prefix of the records of all terms.
     pub fn term_records(&self) -> String {
         format!("{}/term/record/", self.root)
@@ -44,6 +49,15 @@ impl Keys {
     /// The record of a term.
     pub fn term_record(&self, term: Term) -> String {
         format!("{}{:020}", self.term_records(), term.0)
+    }
+
+    /// Says that a term was reserved, and not led.
+    pub fn term_spare(&self, term: Term) -> String {
+        format!("{}{:020}", self.term_spares(), term.0)
+    }
+
+    fn term_spares(&self) -> String {
+        format!("{}/term/spare/", self.root)
     }
 
     /// Prefix of the records of all nodes.
@@ -64,6 +78,12 @@ impl Keys {
     /// When a node was last heard of.
     pub fn lease(&self, node: &NodeKey) -> String {
         format!("{}{}", self.leases(), node_path(node))
+    }
+
+    /// The range that a mirror watches: from the first key up to, and without, the second. It holds the candidates' keys,
+    /// node records, leases, routes and sequences, and neither stats, which are large, nor the records of terms.
+    pub fn mirrored(&self) -> (String, String) {
+        (format!("{}/", self.election()), self.all_stats())
     }
 
     /// Prefix of the stats of all datanodes.
@@ -89,6 +109,16 @@ impl Keys {
     /// The last region id that was given.
     pub fn region_sequence(&self) -> String {
         format!("{}/sequence/region", self.root)
+    }
+
+    /// The term of a key that [`Keys::term_record`] made.
+    pub fn parse_term_record(&self, key: &str) -> Option<Term> {
+        Some(Term(number(key.strip_prefix(&self.term_records())?)?))
+    }
+
+    /// The term of a key that [`Keys::term_spare`] made.
+    pub fn parse_term_spare(&self, key: &str) -> Option<Term> {
+        Some(Term(number(key.strip_prefix(&self.term_spares())?)?))
     }
 
     /// The node of a key that [`Keys::node`] made.
@@ -150,6 +180,8 @@ mod tests {
             prop_assert_eq!(keys.parse_lease(&keys.lease(&node)), Some(node));
             prop_assert_eq!(keys.parse_stats(&keys.stats(&node)), Some(NodeKey::datanode(node.cluster, node.id)));
             prop_assert_eq!(keys.parse_region(&keys.region(RegionId(id))), Some(RegionId(id)));
+            prop_assert_eq!(keys.parse_term_record(&keys.term_record(Term(id))), Some(Term(id)));
+            prop_assert_eq!(keys.parse_term_spare(&keys.term_spare(Term(id))), Some(Term(id)));
         }
 
         #[test]
@@ -159,6 +191,19 @@ mod tests {
                 let _ = (keys.parse_node(&key), keys.parse_lease(&key), keys.parse_stats(&key), keys.parse_region(&key));
             }
         }
+    }
+
+    #[test]
+    fn a_mirror_watches_what_a_leader_begins_with_and_no_stats() {
+        let keys = Keys::new("/m");
+        let (from, to) = keys.mirrored();
+        let node = NodeKey::datanode(ClusterId(1), NodeId(u64::MAX));
+        let inside = |key: String| from <= key && key < to;
+        let begun_with =
+            [keys.node(&node), keys.lease(&node), keys.region(RegionId(u64::MAX)), keys.region_sequence()];
+        assert!(begun_with.into_iter().chain([keys.embedded_fence()]).all(inside));
+        assert!(![keys.stats(&node), keys.term_current(), keys.term_record(Term(1))].into_iter().any(inside));
+        assert!(!inside(Keys::new("/m2").node(&node)) && !inside(Keys::new("/a").node(&node)));
     }
 
     #[test]

@@ -125,6 +125,18 @@ metrics! {
         "Campaigns of this replica that came to an end, by how they ended.";
     step_downs: IntCounterVec ["reason"] "metasrv_step_downs_total"
         "Times that this replica gave leadership up, by the reason.";
+    renewals_withheld: IntCounter [] "metasrv_renewals_withheld_total"
+        "Renewals of the election lease that were due and not sent, because no probe heartbeat had come back.";
+    depositions: IntCounterVec ["evidence"] "metasrv_depositions_total"
+        "Leaders whose lease this replica revoked: their process was gone, or a majority heard nothing of them.";
+    takeovers: IntCounterVec ["state"] "metasrv_takeovers_total"
+        "Terms that this replica raised, by where it had the state from: its mirror, or a list.";
+    mirror_revision: IntGauge [] "metasrv_mirror_revision"
+        "The store's revision that this replica's mirror stands at; 0 while it holds nothing.";
+    mirror_age: IntGauge [] "metasrv_mirror_age_seconds"
+        "Whole seconds since the mirror was last known to be what the store has.";
+    mirror_restarts: IntCounterVec ["reason"] "metasrv_mirror_restarts_total"
+        "Times that the mirror was read anew, by the reason.";
     regions: IntGauge [] "metasrv_regions"
         "Regions that have a route, as the leader knows them.";
     region_grants: IntCounter [] "metasrv_region_grants_total"
@@ -147,6 +159,8 @@ metrics! {
         "Time from a record's arrival in the write-behind to its commit, of the oldest record in each transaction.";
     write_behind_refused: IntCounter [] "metasrv_write_behind_refused_total"
         "Records that the write-behind did not take because it was full.";
+    store_out_of_space: IntGauge [] "metasrv_store_out_of_space"
+        "1 if the store refused this replica's last write for want of space, else 0.";
     etcd_requests: IntCounterVec ["operation", "outcome"] "metasrv_etcd_requests_total"
         "Requests to etcd, by operation and outcome.";
     etcd_request_duration: HistogramVec ["operation"] "metasrv_etcd_request_duration_seconds"

@@ -2,6 +2,9 @@
 //!
 //! A watch says that something changed, and a periodic read finds out what a silent watch did not say. What is seen
 //! here is a hint for nodes and people; no right to do anything comes from it.
+//!
+//! A leader says in its election key which term it leads. One that began while the store was out of space could not; it
+//! leads the term that it had reserved, if that is no spare any more.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,13 +17,27 @@ use tokio::sync::watch;
 
 use crate::etcd::election::EtcdElection;
 use crate::handler::KnownLeader;
+use crate::keys::Keys;
 use crate::record;
+use crate::store::{Record, Store};
+use crate::terms;
 
 /// Time between two reads of the queue when nothing is said to have changed.
 const READ_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A read that is older than this says nothing about the store's health any more.
 const FRESH: Duration = Duration::from_secs(3);
+
+/// A place in the queue.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Place {
+    /// The election key.
+    pub key: String,
+    /// The revision at which it was created.
+    pub create_revision: i64,
+    /// How many stand before it.
+    pub place: usize,
+}
 
 /// The queue of candidates at one moment.
 #[derive(Clone, Default, Debug)]
@@ -31,6 +48,8 @@ pub struct View {
     pub leader_lease: Option<LeaseId>,
     /// The address under which this replica is reached.
     pub own_addr: Option<String>,
+    /// Where this replica stands in the queue: its youngest key.
+    pub own: Option<Place>,
     /// Every candidate that could be read, the oldest first.
     pub members: Vec<CandidateRecord>,
     /// When the queue was last read.
@@ -64,7 +83,7 @@ impl View {
             term: Term(first.term),
         });
         let leader_lease = first.filter(|_| leader.is_some());
-        View { leader, leader_lease, members, read_at: Some(read_at), failure: None, own_addr: self.own_addr }
+        View { leader, leader_lease, members, read_at: Some(read_at), failure: None, ..self }
     }
 }
 
@@ -76,31 +95,31 @@ pub fn alone(member: CandidateRecord, now: BootTime) -> View {
 /// Keeps the view current until the process ends.
 pub async fn observe(
     election: Arc<EtcdElection>,
-    election_name: String,
+    store: Arc<dyn Store>,
+    keys: Keys,
     clock: Arc<dyn Clock>,
     view: watch::Sender<View>,
 ) {
+    let election_name = keys.election();
     let mut changes = None;
+    let mut unpublished = None;
     loop {
         let asked_at = clock.now();
         match election.candidates(&election_name).await {
             Ok(page) => {
-                let mut first = None;
-                let mut members = Vec::with_capacity(page.records.len());
-                for stored in &page.records {
-                    match record::decode::<CandidateRecord>(stored) {
-                        Ok(member) => {
-                            if members.is_empty() {
-                                first = lease_of(&stored.key);
-                            }
-                            members.push(member);
-                        }
-                        Err(error) => tracing::warn!(%error, "a candidate's record cannot be read"),
-                    }
+                let (mut queue, mut members) = readable(&page.records);
+                if let (Some(key), Some(member)) = (queue.first(), members.first_mut()) {
+                    find_term(store.as_ref(), &keys, key, member, &mut unpublished).await;
                 }
+                let first = queue.first().and_then(|first| lease_of(&first.key));
                 view.send_modify(|view| {
                     let before = view.leader.take();
+                    let own = members.iter().rposition(|member| Some(&member.addr) == view.own_addr.as_ref());
                     *view = std::mem::take(view).seen(members, first, asked_at);
+                    view.own = own.map(|place| {
+                        let Record { key, create_revision, .. } = queue.swap_remove(place);
+                        Place { key, create_revision, place }
+                    });
                     if view.leader != before {
                         report(view.leader.as_ref());
                     }
@@ -121,6 +140,41 @@ pub async fn observe(
             changes = None;
         }
     }
+}
+
+/// The keys in the queue whose records can be read, and those records.
+fn readable(queue: &[Record]) -> (Vec<Record>, Vec<CandidateRecord>) {
+    let decoded = queue.iter().filter_map(|stored| match record::decode::<CandidateRecord>(stored) {
+        Ok(member) => Some((stored.clone(), member)),
+        Err(error) => {
+            tracing::warn!(%error, "a candidate's record cannot be read");
+            None
+        }
+    });
+    decoded.unzip()
+}
+
+/// Adds the term to the first of the queue where it leads one that it could not publish. `unpublished` is the revision
+/// of a key of which that was found out before.
+async fn find_term(
+    store: &dyn Store,
+    keys: &Keys,
+    key: &Record,
+    member: &mut CandidateRecord,
+    unpublished: &mut Option<(String, i64)>,
+) {
+    if member.term > 0 || member.reserved_term == 0 {
+        return;
+    }
+    let now = (key.key.clone(), key.mod_revision);
+    if unpublished.as_ref() != Some(&now) {
+        match terms::is_led_by_reservation(store, keys, Term(member.reserved_term)).await {
+            Ok(true) => *unpublished = Some(now),
+            Ok(false) => return,
+            Err(error) => return tracing::debug!(%error, "whether a reserved term is led cannot be told"),
+        }
+    }
+    member.term = member.reserved_term;
 }
 
 /// The lease that an election key hangs on: the last part of its name, in hexadecimal.

@@ -93,7 +93,7 @@ mod tests {
     use super::*;
     use metasrv_proto::admin::{
         CandidateRecord, CounterRecord, InstallationRecord, NodeLeaseRecord, NodeRecord, RouteRecord,
-        TermRecord,
+        SpareRecord, TermRecord,
     };
     use proptest::prelude::*;
 
@@ -147,6 +147,7 @@ mod tests {
                 let _ = decode::<NodeLeaseRecord>(&record);
                 let _ = decode::<NodeRecord>(&record);
                 let _ = decode::<RouteRecord>(&record);
+                let _ = decode::<SpareRecord>(&record);
                 let _ = decode::<StatsRecord>(&record);
                 let _ = decode::<TermRecord>(&record);
             }

@@ -14,7 +14,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::metrics::Metrics;
 use crate::store::fenced::{CommitError, FencedStore, Write};
-use crate::store::{Change, MAX_BYTES, MAX_CHANGES};
+use crate::store::{Change, MAX_BYTES, MAX_CHANGES, StoreError};
 
 /// A key waits so long for others to be written with it.
 const LINGER: Duration = Duration::from_millis(100);
@@ -236,6 +236,7 @@ fn settle(
     let pause = match result {
         Ok(revision) => {
             count("done");
+            shared.metrics.store_out_of_space.set(0);
             if let Some(oldest) = batch.iter().map(|item| item.since).min() {
                 shared
                     .metrics
@@ -260,6 +261,9 @@ fn settle(
         }
         Err(CommitError::Refused(error)) if error.is_retryable() => {
             count("refused");
+            if error == StoreError::OutOfSpace {
+                shared.metrics.store_out_of_space.set(1);
+            }
             tracing::warn!(%error, waiting = state.backlog.len(), "the write-behind is refused; heartbeats go on");
             state.backlog.put_back(batch);
             RETRY

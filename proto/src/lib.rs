@@ -43,4 +43,6 @@ pub mod code {
     pub const SUPERSEDED: i32 = 101;
     /// The sender belongs to another metasrv installation.
     pub const OTHER_INSTALLATION: i32 = 102;
+    /// In answers to probes: a part of this replica stands still, so it does not do its work.
+    pub const STANDS_STILL: i32 = 103;
 }

@@ -11,6 +11,7 @@ use tonic::transport::Channel;
 use crate::binaries::binary;
 use crate::etcd::Etcd;
 use crate::fleet::Fleet;
+use crate::place::Place;
 use crate::ports::free_port;
 use crate::process::Process;
 use crate::replica::Replica;
@@ -22,6 +23,7 @@ pub const ELECTED: Duration = Duration::from_secs(20);
 /// What to start.
 pub struct Builder {
     etcd_members: usize,
+    etcd_arguments: Vec<String>,
     replicas: usize,
     datanodes: usize,
     prefix: String,
@@ -32,6 +34,12 @@ impl Builder {
     /// Members of etcd: 0 where the cluster uses another's, or the embedded store.
     pub fn etcd(mut self, members: usize) -> Builder {
         self.etcd_members = members;
+        self
+    }
+
+    /// Further flags of its etcd.
+    pub fn etcd_arguments(mut self, arguments: &[&str]) -> Builder {
+        self.etcd_arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
         self
     }
 
@@ -66,12 +74,21 @@ impl Builder {
         self
     }
 
+    /// Replicas that suffer the faults they are asked to suffer.
+    pub fn fault_injection(mut self) -> Builder {
+        self.arguments.push("--fault-injection".to_owned());
+        self
+    }
+
     /// Starts it all and waits until a leader serves.
     pub async fn start(self) -> Cluster {
         let directory = tempfile::Builder::new().prefix("metasrv-test-").tempdir().expect("a directory");
         let etcd = match self.etcd_members {
             0 => None,
-            members => Some(Etcd::start(members, directory.path()).await),
+            members => {
+                let places = vec![Place::here(); members];
+                Some(Etcd::start_at(places, self.etcd_arguments.clone(), directory.path()).await)
+            }
         };
         let endpoints = etcd.as_ref().map(Etcd::endpoints).unwrap_or_default();
         self.start_on(endpoints, etcd, directory).await
@@ -160,6 +177,7 @@ impl Cluster {
     pub fn builder() -> Builder {
         Builder {
             etcd_members: 1,
+            etcd_arguments: Vec::new(),
             replicas: 1,
             datanodes: 0,
             prefix: "/metasrv".to_owned(),
@@ -262,7 +280,7 @@ impl Cluster {
 
     /// All regions, as this replica lists them.
     pub async fn regions(&self, replica: usize) -> Result<Vec<Region>, tonic::Status> {
-        let request = ListRegionsRequest { node_id: None };
+        let request = ListRegionsRequest::default();
         let mut chunks = self.replicas[replica].admin().list_regions(request).await?.into_inner();
         let mut regions = Vec::new();
         while let Some(chunk) = chunks.message().await? {
@@ -273,7 +291,8 @@ impl Cluster {
 
     /// All nodes, as this replica lists them.
     pub async fn nodes(&self, replica: usize) -> Result<Vec<Node>, tonic::Status> {
-        let mut chunks = self.replicas[replica].admin().list_nodes(ListNodesRequest {}).await?.into_inner();
+        let mut chunks =
+            self.replicas[replica].admin().list_nodes(ListNodesRequest::default()).await?.into_inner();
         let mut nodes = Vec::new();
         while let Some(chunk) = chunks.message().await? {
             nodes.extend(chunk.nodes);

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
+use crate::place::Place;
 use crate::ports::free_port;
 use crate::process::Process;
+use crate::replica::http_exchange;
 use crate::wait::eventually;
 
 /// An election among members takes up to three seconds; a loaded machine takes longer to start them.
@@ -14,29 +16,49 @@ const READY: Duration = Duration::from_secs(30);
 
 struct Member {
     name: String,
+    place: Place,
     client_port: u16,
     peer_port: u16,
     process: Option<Process>,
+}
+
+impl Member {
+    fn client_addr(&self) -> String {
+        format!("{}:{}", self.place.host, self.client_port)
+    }
+
+    fn peer_addr(&self) -> String {
+        format!("{}:{}", self.place.host, self.peer_port)
+    }
 }
 
 /// A cluster of etcd members.
 pub struct Etcd {
     members: Vec<Member>,
     directory: PathBuf,
+    arguments: Vec<String>,
 }
 
 impl Etcd {
     /// Starts so many members and waits until they serve.
     pub async fn start(members: usize, directory: &Path) -> Etcd {
-        let members = (0..members)
-            .map(|index| Member {
+        Etcd::start_at(vec![Place::here(); members], Vec::new(), directory).await
+    }
+
+    /// Starts a member at each of these places, with further arguments, and waits until they serve.
+    pub async fn start_at(places: Vec<Place>, arguments: Vec<String>, directory: &Path) -> Etcd {
+        let members = places
+            .into_iter()
+            .enumerate()
+            .map(|(index, place)| Member {
                 name: format!("etcd-{index}"),
+                place,
                 client_port: free_port(),
                 peer_port: free_port(),
                 process: None,
             })
             .collect();
-        let mut etcd = Etcd { members, directory: directory.to_owned() };
+        let mut etcd = Etcd { members, directory: directory.to_owned(), arguments };
         for index in 0..etcd.members.len() {
             etcd.start_member(index);
         }
@@ -49,7 +71,7 @@ impl Etcd {
         for member in self.members.iter().filter(|member| member.process.is_some()) {
             let what = format!("{} is healthy", member.name);
             eventually(READY, &what, async || {
-                let answer = crate::replica::http_get(member.client_port, "/health").await?;
+                let answer = http_exchange(&member.client_addr(), "GET", "/health", "").await?;
                 if answer.contains("\"health\":\"true\"") { Ok(()) } else { Err(answer) }
             })
             .await;
@@ -58,7 +80,12 @@ impl Etcd {
 
     /// The addresses that clients use, as `metasrv serve --etcd-endpoints` takes them.
     pub fn endpoints(&self) -> Vec<String> {
-        self.members.iter().map(|member| format!("http://127.0.0.1:{}", member.client_port)).collect()
+        self.members.iter().map(|member| format!("http://{}", member.client_addr())).collect()
+    }
+
+    /// The address, `host:port`, at which a member serves clients.
+    pub fn addr(&self, index: usize) -> String {
+        self.members[index].client_addr()
     }
 
     /// How many members there are, running or not.
@@ -71,11 +98,11 @@ impl Etcd {
         let cluster: Vec<_> = self
             .members
             .iter()
-            .map(|member| format!("{}=http://127.0.0.1:{}", member.name, member.peer_port))
+            .map(|member| format!("{}=http://{}", member.name, member.peer_addr()))
             .collect();
         let member = &self.members[index];
-        let client = format!("http://127.0.0.1:{}", member.client_port);
-        let peer = format!("http://127.0.0.1:{}", member.peer_port);
+        let client = format!("http://{}", member.client_addr());
+        let peer = format!("http://{}", member.peer_addr());
         let arguments = [
             format!("--name={}", member.name),
             format!("--data-dir={}", self.directory.join(format!("{}.data", member.name)).display()),
@@ -87,7 +114,10 @@ impl Etcd {
             "--initial-cluster-state=new".to_owned(),
             "--logger=zap".to_owned(),
         ];
-        let process = Process::start(&member.name, Path::new("etcd"), arguments, &self.directory);
+        let arguments = arguments.iter().chain(&self.arguments);
+        let namespace = member.place.namespace.as_deref();
+        let process =
+            Process::start_in(namespace, &member.name, Path::new("etcd"), arguments, &self.directory);
         self.members[index].process = Some(process);
     }
 

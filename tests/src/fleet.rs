@@ -191,9 +191,10 @@ async fn live(
 ) {
     tokio::time::sleep(phase).await;
     let mut node = FakeNode::new(Identity::datanode(id));
+    let mut rhythm = metasrv_client::Rhythm::new(interval);
     loop {
         if let Some(addr) = find_leader(id, &peers).await {
-            let ended = stream(&mut node, &addr, interval, &record).await;
+            let ended = stream(&mut node, &addr, &mut rhythm, &record).await;
             locked(&record).last_error = format!("{addr}: {ended}");
             node.disconnect();
         }
@@ -217,13 +218,18 @@ async fn find_leader(id: u64, peers: &[Channel]) -> Option<String> {
 }
 
 /// Heartbeats at the interval until the stream ends; says why it did.
-async fn stream(node: &mut FakeNode, addr: &str, interval: Duration, record: &Mutex<NodeRecord>) -> String {
+async fn stream(
+    node: &mut FakeNode,
+    addr: &str,
+    rhythm: &mut metasrv_client::Rhythm,
+    record: &Mutex<NodeRecord>,
+) -> String {
     locked(record).streams += 1;
     let mut reported = node.regions.len();
     let mut answer = node.connect(addr).await;
-    // The connection's first heartbeat was at once. The others are spread again, as a datanode spreads them: all nodes
-    // connect in the same moment to a new leader.
-    let mut ticks = metasrv_client::heartbeat_ticks(interval);
+    // The connection's first heartbeat was at once. The others come at the node's own moments, as a datanode's do: all
+    // nodes connect in the same moment to a new leader.
+    rhythm.beat();
     loop {
         match &answer {
             Err(status) => return status.to_string(),
@@ -245,7 +251,10 @@ async fn stream(node: &mut FakeNode, addr: &str, interval: Duration, record: &Mu
                     Err(status) if status.code() == tonic::Code::DeadlineExceeded => {}
                     Err(status) => return status.to_string(),
                 },
-                _ = ticks.tick() => break,
+                () = rhythm.due() => {
+                    rhythm.beat();
+                    break;
+                }
             }
         }
         reported = node.regions.len();

@@ -5,24 +5,30 @@
 //! | `wait.rs` | waiting on a condition with a deadline; the only way in which a test waits |
 //! | `binaries.rs` | where the programs under test are, built once where they are not |
 //! | `ports.rs` | ports that no other test takes meanwhile |
+//! | `place.rs` | where a process runs: address and network namespace |
 //! | `process.rs` | one process: started, signalled, gone with its test, its log shown when the test fails |
 //! | `etcd.rs` | a real etcd of one or three members |
+//! | `space.rs` | an etcd out of space, and room again |
 //! | `cluster.rs` | etcd, replicas and datanodes together |
 //! | `replica.rs` | one metasrv, and what can be asked of it |
 //! | `node.rs` | a heartbeat peer on the bare generated client, with or without our extensions |
 //! | `fleet.rs` | many of them, keeping count of their leases |
 //! | `figures.rs` | figures as lines and as JSON |
+//! | `chaos/` | what `make chaos` is made of: real faults, in a world of network namespaces |
 
 // A harness reports by panicking: the test that uses it fails with that message.
 #![allow(clippy::panic)]
 
 pub mod binaries;
+pub mod chaos;
 pub mod cluster;
 pub mod etcd;
 pub mod figures;
 pub mod fleet;
 pub mod node;
+pub mod place;
 pub mod ports;
 pub mod process;
 pub mod replica;
+pub mod space;
 pub mod wait;

@@ -371,7 +371,7 @@ impl FakeNode {
 
     fn carry_out(&mut self, instruction: &Instruction) -> Vec<RegionOutcome> {
         self.instructions.push(instruction.clone());
-        let done = |region_id, epoch| RegionOutcome { region_id, epoch, error: String::new() };
+        let done = |region_id, epoch| RegionOutcome { region_id, epoch, ..RegionOutcome::default() };
         match &instruction.action {
             Some(instruction::Action::OpenRegions(open)) => open
                 .regions
@@ -393,7 +393,8 @@ impl FakeNode {
             Some(instruction::Action::FlushRegions(flush)) => {
                 flush.regions.iter().map(|target| done(target.region_id, target.epoch)).collect()
             }
-            None => Vec::new(),
+            // It takes no part in migrations.
+            _ => Vec::new(),
         }
     }
 }

@@ -29,11 +29,24 @@ impl Process {
         arguments: impl IntoIterator<Item = A>,
         directory: &Path,
     ) -> Process {
+        Process::start_in(None, name, program, arguments, directory)
+    }
+
+    /// The same in a network namespace of this name.
+    pub fn start_in<A: AsRef<OsStr>>(
+        namespace: Option<&str>,
+        name: &str,
+        program: &Path,
+        arguments: impl IntoIterator<Item = A>,
+        directory: &Path,
+    ) -> Process {
         let log = directory.join(format!("{name}.log"));
         let output = File::options().create(true).append(true).open(&log).expect("the log can be written");
-        // setpriv asks the kernel for the signal and then becomes the program: the process id is the program's.
+        // setpriv asks the kernel for the signal and then becomes the program, by way of ip where there is a namespace
+        // to enter: the process id is the program's.
         let child = Command::new("setpriv")
             .args(["--pdeathsig", "KILL"])
+            .args(namespace.iter().flat_map(|namespace| ["ip", "netns", "exec", namespace]))
             .arg(program)
             .args(arguments)
             .current_dir(directory)

@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::binaries::binary;
+use crate::place::Place;
 use crate::ports::free_port;
 use crate::process::Process;
 use crate::wait::eventually;
@@ -33,12 +34,18 @@ pub struct Replica {
     pub process: Option<Process>,
     /// What comes after `metasrv serve --name … --grpc-addr … --http-addr …`.
     arguments: Vec<String>,
+    place: Place,
     channel: Channel,
 }
 
 impl Replica {
     /// A replica that is not started yet.
     pub fn new(name: &str, arguments: Vec<String>) -> Replica {
+        Replica::new_at(Place::here(), name, arguments)
+    }
+
+    /// A replica at this place that is not started yet.
+    pub fn new_at(place: Place, name: &str, arguments: Vec<String>) -> Replica {
         let grpc_port = free_port();
         Replica {
             name: name.to_owned(),
@@ -46,13 +53,19 @@ impl Replica {
             http_port: free_port(),
             process: None,
             arguments,
-            channel: channel(&format!("127.0.0.1:{grpc_port}")),
+            channel: channel(&format!("{}:{grpc_port}", place.host)),
+            place,
         }
     }
 
     /// Its gRPC address, as clients name it.
     pub fn addr(&self) -> String {
-        format!("127.0.0.1:{}", self.grpc_port)
+        format!("{}:{}", self.place.host, self.grpc_port)
+    }
+
+    /// Its HTTP address.
+    pub fn http_addr(&self) -> String {
+        format!("{}:{}", self.place.host, self.http_port)
     }
 
     /// Starts its process, again or for the first time.
@@ -64,10 +77,12 @@ impl Replica {
             "--grpc-addr".to_owned(),
             self.addr(),
             "--http-addr".to_owned(),
-            format!("127.0.0.1:{}", self.http_port),
+            self.http_addr(),
         ];
         arguments.extend(self.arguments.iter().cloned());
-        self.process = Some(Process::start(&self.name, &binary("metasrv"), arguments, directory));
+        let namespace = self.place.namespace.as_deref();
+        let process = Process::start_in(namespace, &self.name, &binary("metasrv"), arguments, directory);
+        self.process = Some(process);
     }
 
     /// Its running process. Panics where there is none.
@@ -96,7 +111,7 @@ impl Replica {
 
     /// What it says of itself.
     pub async fn status(&self) -> Result<GetStatusResponse, tonic::Status> {
-        let mut request = tonic::Request::new(GetStatusRequest {});
+        let mut request = tonic::Request::new(GetStatusRequest::default());
         request.set_timeout(Duration::from_secs(2));
         self.admin().get_status(request).await.map(tonic::Response::into_inner)
     }
@@ -119,9 +134,16 @@ impl Replica {
         HeartbeatClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_LIMIT)
     }
 
+    /// Makes it suffer a fault for so long; it must have been started with `--fault-injection`.
+    pub async fn suffer(&self, fault: &str, duration: Duration) {
+        let path = format!("/faults/{fault}?ms={}", duration.as_millis());
+        let answer = http_exchange(&self.http_addr(), "POST", &path, "").await;
+        assert!(answer.as_ref().is_ok_and(|page| page.starts_with("HTTP/1.1 200 ")), "{path}: {answer:?}");
+    }
+
     /// Reads a page of its HTTP service: status line, headers and body. An error where nobody answers.
     pub async fn http(&self, path: &str) -> Result<String, String> {
-        http_get(self.http_port, path).await
+        http_exchange(&self.http_addr(), "GET", path, "").await
     }
 
     /// The value of a metric: the sum over its labels. An error where it is not there.
@@ -148,9 +170,20 @@ pub fn channel(addr: &str) -> Channel {
 
 /// Reads a page from a port of this machine.
 pub async fn http_get(port: u16, path: &str) -> Result<String, String> {
+    http_exchange(&format!("127.0.0.1:{port}"), "GET", path, "").await
+}
+
+/// Sends a request and reads all of its answer: status line, headers and body.
+///
+/// # Errors
+/// Nobody answers there in time.
+pub async fn http_exchange(addr: &str, method: &str, path: &str, body: &str) -> Result<String, String> {
     let exchange = async {
-        let mut socket = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n");
+        let mut socket = tokio::net::TcpStream::connect(addr).await?;
+        let length = body.len();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+        );
         socket.write_all(request.as_bytes()).await?;
         let mut page = Vec::new();
         socket.read_to_end(&mut page).await?;
@@ -158,7 +191,7 @@ pub async fn http_get(port: u16, path: &str) -> Result<String, String> {
     };
     match tokio::time::timeout(CALL, exchange).await {
         Ok(Ok(page)) => Ok(page),
-        Ok(Err(error)) => Err(format!("port {port}: {error}")),
-        Err(_) => Err(format!("port {port}: no answer within {CALL:?}")),
+        Ok(Err(error)) => Err(format!("{addr}: {error}")),
+        Err(_) => Err(format!("{addr}: no answer within {CALL:?}")),
     }
 }

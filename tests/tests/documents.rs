@@ -41,11 +41,11 @@ fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
 
-/// Goal: docs/behaviours.md names tests that exist, and each row names at least one. Method: every name in its last
-/// column is a test function of that file.
+/// Goal: docs/behaviours.md and docs/etcd.md name tests that exist, and each row names at least one. Method: every name in
+/// their last columns is a test function of that file.
 #[test]
 fn every_behaviour_has_a_test_that_exists() {
-    let page = read("docs/behaviours.md");
+    let page = [read("docs/behaviours.md"), read("docs/etcd.md")].concat();
     let mut rows = 0;
     let mut wrong = Vec::new();
     for row in page.lines().filter(|line| line.starts_with('|') && !line.starts_with("| ---")) {
@@ -73,7 +73,7 @@ fn every_behaviour_has_a_test_that_exists() {
         }
     }
     assert!(rows >= 25, "the tables of the design have more than {rows} rows");
-    assert!(wrong.is_empty(), "docs/behaviours.md:\n{}", wrong.join("\n"));
+    assert!(wrong.is_empty(), "docs/behaviours.md and docs/etcd.md:\n{}", wrong.join("\n"));
 }
 
 /// Goal: every setting stands in the book, with its default. Method: the list of settings against the table.
@@ -111,6 +111,7 @@ fn every_key_is_documented() {
         keys.embedded_fence(),
         keys.term_current(),
         keys.term_record(Term(0)),
+        keys.term_spare(Term(0)),
         keys.node(&node),
         keys.lease(&node),
         keys.stats(&node),

@@ -263,7 +263,10 @@ async fn leadership_is_transferred_there_and_back() {
     fleet.wait_leased(2, leader.term).await;
     fleet.reset();
     for _ in 0..2 {
-        let request = TransferLeadershipRequest { reason: "for a test".to_owned() };
+        let request = TransferLeadershipRequest {
+            reason: "for a test".to_owned(),
+            ..TransferLeadershipRequest::default()
+        };
         eventually(LONG, "leadership is transferred", async || {
             let mut admin = cluster.replicas[leader.replica].admin();
             let ended =

@@ -170,8 +170,8 @@ async fn a_leader_that_stepped_down_does_not_name_itself() {
     .await;
     let status = replica.status().await.unwrap();
     assert_ne!(status.role, "leader");
-    let refused =
-        replica.admin().list_nodes(metasrv_proto::admin::ListNodesRequest {}).await.expect_err("it leads");
+    let request = metasrv_proto::admin::ListNodesRequest::default();
+    let refused = replica.admin().list_nodes(request).await.expect_err("it leads");
     assert!(refused.metadata().get("metasrv-leader").is_none(), "it names itself: {refused}");
     etcd.resume_member(0);
     cluster.leader_after(1).await;

@@ -192,7 +192,7 @@ async fn a_follower_refuses_admin_calls_and_names_the_leader() {
             .list_regions(metasrv_proto::admin::ListRegionsRequest::default())
             .await
             .expect_err("list regions"),
-        admin.list_nodes(metasrv_proto::admin::ListNodesRequest {}).await.expect_err("list nodes"),
+        admin.list_nodes(metasrv_proto::admin::ListNodesRequest::default()).await.expect_err("list nodes"),
         admin
             .transfer_leadership(metasrv_proto::admin::TransferLeadershipRequest::default())
             .await

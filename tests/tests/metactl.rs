@@ -5,6 +5,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
+use metasrv_proto::admin::GetStatusRequest;
 use metasrv_tests::binaries::binary;
 use metasrv_tests::cluster::Cluster;
 use metasrv_tests::fleet::Fleet;
@@ -155,6 +156,8 @@ async fn lists_have_the_names_that_are_documented() {
         "state",
         "created_at",
         "reason",
+        "revision",
+        "as_of_ms_ago",
     ]);
     for region in &created {
         assert_eq!(fields(region), names);
@@ -199,6 +202,8 @@ async fn lists_have_the_names_that_are_documented() {
         "persisted_term",
         "version",
         "hostname",
+        "revision",
+        "as_of_ms_ago",
     ]);
     assert_eq!(nodes.len(), 2, "metactl asks, and does not register: {nodes:?}");
     for node in &nodes {
@@ -302,6 +307,19 @@ async fn a_transfer_names_the_next_leader_which_knows_every_lease() {
 async fn without_a_leader_status_shows_what_followers_know() {
     let cluster = Cluster::builder().replicas(2).timing("2s", "2s", "200ms").start().await;
     let first = cluster.leader().await;
+    let _fleet = Fleet::start(1..=2, &cluster.addrs(), INTERVAL);
+    cluster.connected(&[1, 2]).await;
+    cluster.create_regions(4, None).await;
+    cluster.all_writable(4, LONG).await;
+    let request = || GetStatusRequest { allow_follower: true };
+    eventually(LONG, "the follower has seen the nodes and the regions", async || {
+        let seen = cluster.replicas[1 - first.replica].admin().get_status(request()).await;
+        match seen.map_err(|status| status.to_string())?.into_inner() {
+            status if (status.nodes, status.regions) == (2, 4) => Ok(()),
+            status => Err(format!("{status:?}")),
+        }
+    })
+    .await;
     let healthy = on(&cluster, "status").await;
     assert_eq!(healthy.code, 0, "{healthy:?}");
     let name = cluster.replicas[first.replica].name.clone();
@@ -324,11 +342,22 @@ async fn without_a_leader_status_shows_what_followers_know() {
         (&document["leader"]["name"], &document["leader"]["confirmed"]),
         (&name.into(), &false.into())
     );
-    assert!(document["regions"].is_null(), "only a leader knows: {document}");
+    assert_eq!((&document["nodes"], &document["regions"]), (&2.into(), &4.into()), "{document}");
+    assert!(document["regions_writable"].is_null(), "only a leader knows: {document}");
+    assert!(document["revision"].as_u64() > Some(0) && document["as_of_ms_ago"].is_u64(), "{document}");
     let leader = on(&cluster, "leader show").await;
     assert_eq!(leader.code, 10, "{leader:?}");
     assert_eq!(leader.data.lines().count(), 2, "whom the others name is shown: {leader:?}");
-    on(&cluster, "node list --timeout 2s").await.fails(6, &["list nodes", "metactl status"]);
+    let nodes = on(&cluster, "node list --timeout 4s -o json").await;
+    assert!(nodes.said.contains("no leader answers") && nodes.said.contains("ago at revision"), "{nodes:?}");
+    let regions = on(&cluster, "region list --node 2 --timeout 4s -o json").await.rows();
+    let nodes = nodes.rows();
+    assert_eq!((nodes.len(), regions.len()), (2, 2), "{nodes:?} {regions:?}");
+    for row in nodes.iter().chain(&regions) {
+        assert!(row["revision"].as_u64() > Some(0) && row["as_of_ms_ago"].is_u64(), "{row}");
+        assert!(row["connected"].is_null() && row["writable"].is_null(), "only a leader knows: {row}");
+    }
+    assert!(regions.iter().all(|region| region["state"] == "unknown"), "{regions:?}");
 
     cluster.replicas[first.replica].process().signal(Signal::CONT);
     cluster.etcd.as_ref().unwrap().resume_member(0);

@@ -83,7 +83,7 @@ async fn a_frontend_is_given_an_id_that_is_unique_across_leaders() {
             ids.push(frontend.identity.node_id);
             first_frontend.get_or_insert(frontend);
         }
-        let request = TransferLeadershipRequest { reason: "for a test".to_owned() };
+        let request = TransferLeadershipRequest::default();
         transfer(&cluster, request).await;
         cluster.leader_after(leader.term).await;
     }
@@ -263,7 +263,7 @@ async fn heartbeats_go_on_after_streams_that_ended_without_error() {
     }
     for _ in 0..2 {
         granted(&mut node, &[region], Duration::from_secs(10)).await;
-        transfer(&cluster, TransferLeadershipRequest { reason: "for a test".to_owned() }).await;
+        transfer(&cluster, TransferLeadershipRequest::default()).await;
         let told = node.pushed().await.unwrap().expect("a last word");
         assert_eq!(error_code(&told), code::NOT_LEADER);
         assert!(node.pushed().await.unwrap().is_none(), "then the stream ends, without error");

@@ -78,7 +78,8 @@ impl Admin for Service {
     ) -> Result<Response<Self::ListRegionsStream>, Status> {
         self.0.play().await?;
         let part = |id| {
-            Ok(ListRegionsResponse { regions: vec![Region { region_id: id, ..Default::default() }], term: 3 })
+            let regions = vec![Region { region_id: id, ..Default::default() }];
+            Ok(ListRegionsResponse { regions, term: 3, follower: None })
         };
         Ok(Response::new(tokio_stream::iter(vec![part(1), part(2)])))
     }
@@ -88,7 +89,8 @@ impl Admin for Service {
         _: Request<ListNodesRequest>,
     ) -> Result<Response<Self::ListNodesStream>, Status> {
         self.0.play().await?;
-        Ok(Response::new(tokio_stream::iter(vec![Ok(ListNodesResponse { nodes: Vec::new(), term: 3 })])))
+        let part = ListNodesResponse { term: 3, ..ListNodesResponse::default() };
+        Ok(Response::new(tokio_stream::iter(vec![Ok(part)])))
     }
 
     async fn list_members(
@@ -140,7 +142,7 @@ async fn calls_reach_the_leader_and_lists_are_collected() {
     let list = admin.list_regions(None).await.expect("listed");
     assert_eq!((list.regions.len(), list.term), (2, 3));
     assert_eq!(admin.list_nodes().await.expect("listed").nodes, []);
-    assert_eq!(admin.transfer_leadership("test").await.expect("transferred"), 3);
+    assert_eq!(admin.transfer_leadership("", "test").await.expect("transferred"), 3);
     assert_eq!(admin.list_members().await.expect("listed").len(), 1);
     let status = admin.status().await;
     assert!(status[0].1.is_err(), "nobody is there, and the others are shown all the same");
@@ -168,7 +170,7 @@ async fn a_change_of_unknown_outcome_is_not_repeated() {
     let error = admin([fake.addr.as_str()], SHORT).create_regions(three()).await.expect_err("no answer");
     assert!(matches!(error, ClientError::Unknown { what: "create regions", .. }), "{error}");
     script.does(Does::Says(Code::Aborted));
-    let error = admin([fake.addr.as_str()], LONG).transfer_leadership("").await.expect_err("not sure");
+    let error = admin([fake.addr.as_str()], LONG).transfer_leadership("", "").await.expect_err("not sure");
     assert!(matches!(error, ClientError::Unknown { .. }), "{error}");
     assert_eq!(script.calls.load(Ordering::SeqCst), 2);
     script.does(Does::Hangs);

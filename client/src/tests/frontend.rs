@@ -64,6 +64,33 @@ async fn silence_leads_to_another_stream() {
     assert_eq!(within("registered", task.registered()).await, Some(3));
 }
 
+/// Goal: a silent leader is left for one of a higher term, with its stream open until that one has accepted another.
+/// Method: a leader that does not answer the first heartbeat after the handshake, and a second one.
+#[tokio::test]
+async fn a_silent_leader_is_left_for_a_successor() {
+    let (mut old, mut new) = (FakeMetasrv::start().await, FakeMetasrv::start().await);
+    new.names(Some((&old.addr, 1)));
+    let client = client_with([old.addr.as_str(), &new.addr], Role::Frontend, |config| {
+        config.timeouts.response = Duration::from_millis(50);
+        config.timeouts.handshake = Duration::from_secs(10);
+    });
+    let options = FrontendOptions { interval: Duration::from_secs(2), ..options() };
+    let task = FrontendTask::start(client.clone(), options).expect("valid options");
+    let mut silent = old.stream().await;
+    silent.welcome(1).await;
+    within("registered", task.registered()).await;
+    new.names(Some((&new.addr, 2)));
+    silent.request().await;
+    let mut next = new.stream().await;
+    let handshake = next.request().await;
+    let ends = tokio::time::timeout(Duration::from_millis(300), silent.requests.message()).await;
+    assert!(ends.is_err(), "the old stream was dropped before there was a new one: {ends:?}");
+    next.acknowledge(&handshake, 2).await;
+    silent.ended().await;
+    assert_eq!(client.leader().map(|leader| leader.term), Some(2));
+    assert_eq!(client.suspicions(), 1);
+}
+
 #[tokio::test]
 async fn options_are_checked_at_once() {
     let options =

@@ -13,7 +13,7 @@ use crate::fake::{FakeMetasrv, INSTALLATION, Silent, Wire, answer, error, header
 use crate::{ClientError, HeartbeatSender, HeartbeatStream, MetaClient};
 
 /// Opens a stream to a replica that welcomes it in this term.
-async fn opened(
+pub(super) async fn opened(
     client: &MetaClient,
     fake: &mut FakeMetasrv,
     term: u64,

@@ -4,6 +4,7 @@ mod admin;
 mod ask;
 mod frontend;
 mod heartbeat;
+mod suspicion;
 
 use std::time::Duration;
 

@@ -5,6 +5,7 @@
 mod fake;
 
 mod instruction;
+mod silence;
 mod stream;
 
 use std::collections::BTreeMap;

@@ -13,20 +13,25 @@
 //! | Leading | the end: the deadline, a lost fence, or a request to leave | HandingOver or Idle |
 //! | HandingOver | the shell to stop granting, drain and resign | Idle or Stopped |
 //!
+//! Holding on must be earned: while others stand in the queue, a lease is kept alive only by a replica whose own work is
+//! proved ([`fitness`]); one that stays unproved steps down, and does not campaign again before it is proved.
+//!
 //! Any failure gives the attempt up: its lease is released (so that no orphan key blocks the queue) and the next
 //! attempt takes a new lease, because a campaign that is cancelled makes etcd delete that lease's key, perhaps late
 //! (design 03, "what goes wrong in practice").
 
 mod back_off;
 mod events;
+mod fitness;
 mod phase;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use events::{Attempt, Effect, Event, KeySeen, LeaseId, LeaseSeen, Leave, StepDown};
+pub use events::{Attempt, Effect, Event, KeySeen, LeaseId, LeaseSeen, Leave, StepDown, Vitals};
 
 use back_off::BackOff;
+use fitness::{Fitness, LOOK_AGAIN};
 use phase::{Evidence, Phase, Serving};
 
 use crate::lease::{LeadershipLease, Renewal};
@@ -43,10 +48,12 @@ pub struct Election {
     phase: Phase,
     next_call_at: BootTime,
     back_off: BackOff,
+    fitness: Fitness,
 }
 
 impl Election {
-    /// A candidate that makes its first attempt at once. `seed` spreads the back-off of several replicas.
+    /// A candidate that makes its first attempt as soon as its work is proved, or nobody else stands in the queue.
+    /// `seed` spreads the back-off of several replicas.
     pub fn new(timing: Timing, seed: u64, now: BootTime) -> Election {
         Election {
             timing,
@@ -55,12 +62,18 @@ impl Election {
             phase: Phase::Idle { retry_at: now },
             next_call_at: BootTime::MAX,
             back_off: BackOff::new(seed),
+            fitness: Fitness::new(timing.keep_alive_interval()),
         }
     }
 
     /// Takes one event; returns what to do about it, in this order.
     pub fn step(&mut self, now: BootTime, event: Event) -> Vec<Effect> {
         let mut effects = Vec::new();
+        if let Event::Vitals(vitals) = event {
+            // Decides nothing by itself: what happened meanwhile comes first, and names what it was.
+            self.fitness.take(vitals);
+            return effects;
+        }
         self.take(now, event, &mut effects);
         self.pass_time(now, &mut effects);
         effects
@@ -81,7 +94,7 @@ impl Election {
 
     fn take(&mut self, now: BootTime, event: Event, effects: &mut Vec<Effect>) {
         match event {
-            Event::Tick => {}
+            Event::Tick | Event::Vitals(_) => {}
             Event::Leave(leave) => self.leave(leave, now, effects),
             Event::Granted(attempt, lease, ttl) => self.granted(attempt, lease, ttl, now, effects),
             Event::GrantFailed(attempt) if attempt == self.attempt => {
@@ -239,6 +252,8 @@ impl Election {
 
     fn leave(&mut self, leave: Leave, now: BootTime, effects: &mut Vec<Effect>) {
         match &mut self.phase {
+            // Its turn has come before it could stand back.
+            Phase::Serving { .. } if leave == Leave::Yield => {}
             Phase::Serving { serving, .. } => match serving {
                 Serving::Leading => {
                     *serving = Serving::HandingOver(leave);
@@ -250,13 +265,17 @@ impl Election {
                     }
                 }
                 // It does not lead yet; a transfer has nothing to give, a shutdown gives the attempt up.
-                Serving::Raising if leave == Leave::Transfer => {}
+                Serving::Raising if leave != Leave::Shutdown => {}
                 Serving::Raising => {
                     self.release(effects);
                     self.rest(leave, now, effects);
                 }
             },
             Phase::Stopped => {}
+            Phase::Campaigning { .. } if leave == Leave::Yield => {
+                self.release(effects);
+                self.rest(leave, now, effects);
+            }
             _ if leave == Leave::Shutdown => {
                 self.release(effects);
                 self.rest(leave, now, effects);
@@ -307,7 +326,9 @@ impl Election {
         self.next_call_at = BootTime::MAX;
         match leave {
             // Long enough for every other candidate to be ahead in the queue.
-            Leave::Transfer => self.phase = Phase::Idle { retry_at: now + self.timing.keep_alive_interval() },
+            Leave::Transfer | Leave::Yield => {
+                self.phase = Phase::Idle { retry_at: now + self.timing.keep_alive_interval() }
+            }
             Leave::Shutdown => {
                 self.phase = Phase::Stopped;
                 effects.push(Effect::Stopped);
@@ -323,6 +344,10 @@ impl Election {
     /// What is due by the clock alone.
     fn pass_time(&mut self, now: BootTime, effects: &mut Vec<Effect>) {
         match &self.phase {
+            Phase::Idle { retry_at } if now >= *retry_at && !self.fitness.may_claim(now) => {
+                // Somebody else may lead, and better: no key of an unproved replica stands in the queue.
+                self.phase = Phase::Idle { retry_at: now + LOOK_AGAIN };
+            }
             Phase::Idle { retry_at } if now >= *retry_at => {
                 self.attempt = Attempt(self.attempt.0.saturating_add(1));
                 self.phase = Phase::Granting { asked_at: now };
@@ -332,10 +357,10 @@ impl Election {
                 self.give_up(now, effects)
             }
             Phase::Campaigning { lease, kept_alive } | Phase::ReadingBack { lease, kept_alive, .. } => {
-                if now >= *kept_alive + timing::leadership(self.ttl) {
+                if now >= *kept_alive + timing::leadership(self.ttl) || self.fitness.is_lost(now) {
                     self.give_up(now, effects);
                 } else if now >= self.next_call_at {
-                    effects.push(Effect::KeepAlive(self.attempt, *lease));
+                    effects.push(self.fitness.keep_alive(self.attempt, *lease, now));
                     effects.push(match &self.phase {
                         Phase::ReadingBack { fence, .. } => Effect::Read(self.attempt, fence.clone()),
                         _ => Effect::ReadQueue(self.attempt, *lease),
@@ -343,11 +368,13 @@ impl Election {
                     self.next_call_at = now + self.call_interval();
                 }
             }
-            Phase::Serving { lease, fence, leadership, .. } => {
+            Phase::Serving { lease, fence, leadership, serving, .. } => {
                 if !leadership.holds(now) {
                     self.step_down(StepDown::DeadlinePassed, now, effects);
+                } else if *serving == Serving::Leading && self.fitness.is_lost(now) {
+                    self.step_down(StepDown::Unproved, now, effects);
                 } else if now >= self.next_call_at {
-                    effects.push(Effect::KeepAlive(self.attempt, *lease));
+                    effects.push(self.fitness.keep_alive(self.attempt, *lease, now));
                     effects.push(Effect::Read(self.attempt, fence.clone()));
                     self.next_call_at = now + self.call_interval();
                 }

@@ -14,9 +14,17 @@ fn fence() -> Fence {
     Fence { key: "/election/7".to_owned(), create_revision: 12 }
 }
 
+/// A candidate that sees nobody else in the queue, so that it needs no proof.
+fn alone() -> Election {
+    let mut election = Election::new(Timing::default(), 1, at(0));
+    let vitals = Vitals { proved_at: None, rivals: Some(false) };
+    election.fitness.take(vitals);
+    election
+}
+
 /// A candidate that campaigns since 0 ms, its first attempt.
 fn campaigning() -> Election {
-    let mut election = Election::new(Timing::default(), 1, at(0));
+    let mut election = alone();
     assert!(matches!(election.step(at(0), Event::Tick)[..], [Effect::Grant(Attempt(1))]));
     let effects = election.step(at(10), Event::Granted(Attempt(1), LEASE, TTL));
     assert_eq!(names(&effects), ["campaign", "keep alive"]);
@@ -42,6 +50,7 @@ fn names(effects: &[Effect]) -> Vec<&'static str> {
         .map(|effect| match effect {
             Effect::Grant(_) => "grant",
             Effect::KeepAlive(..) => "keep alive",
+            Effect::Withhold(_) => "withhold",
             Effect::ReadQueue(..) => "read queue",
             Effect::Campaign(..) => "campaign",
             Effect::Read(..) => "read",
@@ -65,7 +74,7 @@ fn the_lease_is_kept_alive_while_waiting_in_the_queue() {
 
 #[test]
 fn a_lease_that_took_long_to_get_is_kept_alive_at_once() {
-    let mut election = Election::new(Timing::default(), 1, at(0));
+    let mut election = alone();
     election.step(at(0), Event::Tick);
     // The lease counts from 0: without a keep-alive of its own, leadership would end 200 ms after it began.
     let effects = election.step(at(4_600), Event::Granted(Attempt(1), LEASE, TTL));
@@ -279,4 +288,77 @@ proptest::proptest! {
             }
         }
     }
+}
+
+/// What is known at this instant, and what is due by then.
+fn look(election: &mut Election, now: u64, proved_at: u64, rivals: bool) -> Vec<Effect> {
+    let vitals = Vitals { proved_at: Some(at(proved_at)), rivals: Some(rivals) };
+    assert_eq!(names(&election.step(at(now), Event::Vitals(vitals))), [""; 0], "knowing decides nothing");
+    election.step(at(now), Event::Tick)
+}
+
+#[test]
+fn a_replica_queues_only_once_its_work_is_proved_or_nobody_else_queues() {
+    let mut election = Election::new(Timing::default(), 1, at(0));
+    assert_eq!(names(&election.step(at(0), Event::Tick)), [""; 0]);
+    assert!(
+        election.wakes_at() > at(0) && election.wakes_at() < at(500),
+        "it looks again, and does not spin"
+    );
+    assert_eq!(names(&look(&mut election, 100, 90, true)), ["grant"]);
+}
+
+#[test]
+fn a_leader_whose_work_is_not_proved_renews_nothing_then_steps_down() {
+    let (mut election, leadership) = leading();
+    assert_eq!(names(&look(&mut election, 1_010, 900, true)), ["keep alive", "read"]);
+    election.step(at(1_020), Event::KeptAlive(Attempt(1), at(1_010), LeaseSeen::Alive));
+    election.step(at(1_020), Event::Read(Attempt(1), at(1_010), KeySeen::Ours));
+    assert_eq!(names(&election.step(at(2_010), Event::Tick)), ["withhold", "read"]);
+    assert_eq!(names(&election.step(at(2_899), Event::Tick)), [""; 0]);
+    let effects = election.step(at(2_900), Event::Tick);
+    assert!(
+        matches!(effects[..], [Effect::StepDown(_, StepDown::Unproved), Effect::Release(..)]),
+        "{effects:?}"
+    );
+    assert!(!leadership.holds(at(2_900)));
+    // It stays out of the queue until it is proved again.
+    assert_eq!(names(&election.step(at(8_000), Event::Tick)), [""; 0]);
+    assert_eq!(names(&look(&mut election, 8_200, 8_150, true)), ["grant"]);
+}
+
+#[test]
+fn a_leader_whose_work_is_not_proved_goes_on_where_nobody_else_queues() {
+    let (mut election, leadership) = leading();
+    look(&mut election, 900, 100, false);
+    assert_eq!(names(&election.step(at(4_000), Event::Tick)), ["keep alive", "read"]);
+    assert!(leadership.holds(at(4_000)));
+}
+
+#[test]
+fn a_candidate_whose_work_is_not_proved_leaves_the_queue() {
+    let mut election = campaigning();
+    look(&mut election, 500, 400, true);
+    assert_eq!(names(&election.step(at(1_500), Event::Tick)), ["withhold", "read queue"]);
+    assert_eq!(names(&election.step(at(2_400), Event::Tick)), ["release"]);
+}
+
+#[test]
+fn handing_over_needs_no_proof() {
+    let (mut election, _) = leading();
+    look(&mut election, 100, 90, true);
+    assert_eq!(names(&election.step(at(110), Event::Leave(Leave::Transfer))), ["hand over"]);
+    assert!(!names(&election.step(at(2_500), Event::Tick)).contains(&"step down"), "it is about to go");
+}
+
+#[test]
+fn a_candidate_that_yields_queues_again_and_a_leader_does_not_yield() {
+    let mut election = campaigning();
+    assert_eq!(names(&election.step(at(100), Event::Leave(Leave::Yield))), ["release"]);
+    let retry_at = election.wakes_at();
+    assert!(retry_at >= at(100) + Duration::from_millis(500), "the others are ahead by then");
+    assert_eq!(names(&election.step(retry_at, Event::Tick)), ["grant"]);
+    let (mut election, leadership) = leading();
+    assert_eq!(names(&election.step(at(100), Event::Leave(Leave::Yield))), [""; 0]);
+    assert!(leadership.holds(at(100)));
 }

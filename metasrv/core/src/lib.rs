@@ -13,6 +13,8 @@
 //! | [`timing`] | every duration, derived from a few inputs |
 //! | [`lease`] | until when a leader leads and a datanode may write |
 //! | [`election`] | one candidate's way to leadership and out of it |
+//! | [`suspicion`] | when a silent leader is to be deposed |
+//! | [`spare`] | which terms are reserved ahead, and which of them may still be led |
 //! | [`settlement`] | how long a new term waits for what its predecessors may have granted |
 //! | [`incarnation`] | which process of a node may be granted leases |
 //! | [`grant`] | which of the reported regions a heartbeat renews, opens, or closes |
@@ -38,6 +40,8 @@ pub mod opening;
 pub mod placement;
 pub mod procedure;
 pub mod settlement;
+pub mod spare;
 pub mod stats;
+pub mod suspicion;
 pub mod time;
 pub mod timing;

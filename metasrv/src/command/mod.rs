@@ -17,6 +17,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::setting::Flags;
 use crate::config::{self, Config, Problems};
+use crate::faults::Faults;
 use crate::{logging, playground, server};
 
 /// The command line or the configuration is wrong: EX_USAGE of sysexits.h. Nothing was started.
@@ -36,7 +37,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Run a replica
-    Serve(Flags),
+    Serve(Serve),
     /// Look at the configuration without running anything
     Config {
         #[command(subcommand)]
@@ -46,6 +47,15 @@ enum Command {
     Health(health::Arguments),
     /// Run a whole cluster on this machine, to look at and to break
     Playground(playground::Arguments),
+}
+
+#[derive(clap::Args)]
+struct Serve {
+    #[command(flatten)]
+    settings: Flags,
+    /// Offer faults on the HTTP port, to see what becomes of a leader that suffers them: see docs/fault-matrix.md
+    #[arg(long, hide = true)]
+    fault_injection: bool,
 }
 
 /// Runs the command that the process was started with.
@@ -59,8 +69,8 @@ pub fn main() -> ExitCode {
         }
     };
     match cli.command {
-        Command::Serve(flags) => match config::load(&flags, std::env::vars_os()).config {
-            Ok(config) => serve(config),
+        Command::Serve(arguments) => match config::load(&arguments.settings, std::env::vars_os()).config {
+            Ok(config) => serve(config, arguments.fault_injection.then(Faults::default)),
             Err(problems) => refuse(&problems),
         },
         Command::Config { command } => configuration::run(&command),
@@ -69,7 +79,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn serve(config: Config) -> ExitCode {
+fn serve(config: Config, faults: Option<Faults>) -> ExitCode {
     if let Err(error) = logging::start(&config.log) {
         return fail(&error);
     }
@@ -77,7 +87,7 @@ fn serve(config: Config) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("no threads to run on: {error}")),
     };
-    let result = runtime.block_on(server::run(config));
+    let result = runtime.block_on(server::run(config, faults));
     // Whatever still blocks a thread has had its time.
     runtime.shutdown_background();
     match result {

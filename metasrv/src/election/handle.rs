@@ -9,6 +9,9 @@ use tokio::sync::{mpsc, watch};
 
 use crate::leader::Candidate;
 
+/// The loop turns every 50 ms. One that took so long for a turn holds something up; one for a second is deposed.
+const PACE: Duration = Duration::from_millis(250);
+
 /// For whoever wants this replica to leave, or to know whether its election still works.
 #[derive(Clone)]
 pub struct ElectionHandle {
@@ -43,14 +46,23 @@ impl ElectionHandle {
     /// # Errors
     /// For how long it has not.
     pub fn turns(&self) -> Result<(), String> {
+        self.turned_within(self.patience)
+    }
+
+    /// Whether the loop turned at this pace: the sharper question, which probes ask.
+    ///
+    /// # Errors
+    /// For how long it has not.
+    pub fn keeps_pace(&self) -> Result<(), String> {
+        self.turned_within(PACE)
+    }
+
+    fn turned_within(&self, bound: Duration) -> Result<(), String> {
         let still = self.clock.now().since(*self.turned.borrow());
-        if still < self.patience {
+        if still < bound {
             return Ok(());
         }
-        Err(format!(
-            "the election's loop has not turned for {still:.1?}, where {:?} are too long",
-            self.patience
-        ))
+        Err(format!("the election's loop has not turned for {still:.1?}, where {bound:?} are too long"))
     }
 }
 

@@ -6,3 +6,4 @@
 pub mod connection;
 pub mod election;
 pub mod store;
+pub mod watch;

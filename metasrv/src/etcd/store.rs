@@ -30,19 +30,18 @@ impl EtcdStore {
         Ok(EtcdStore { connection: EtcdConnection::new(endpoints)? })
     }
 
-    /// One page of the keys from `from` on that begin with `prefix`; `revision` 0 means the present one.
+    /// One page of the keys from `from` up to, and without, `end`; `revision` 0 means the present one.
     async fn page(
         &self,
         from: &str,
-        prefix: &str,
+        end: &[u8],
         revision: i64,
         limit: i64,
     ) -> Result<(Vec<Record>, i64, bool), StoreError> {
-        let end = end_of(prefix);
         self.connection
             .repeatable("list", CALL_TIMEOUT, |client| {
                 let options = GetOptions::new()
-                    .with_range(end.clone())
+                    .with_range(end)
                     .with_limit(limit)
                     .with_revision(revision)
                     .with_sort(SortTarget::Key, SortOrder::Ascend);
@@ -58,30 +57,15 @@ impl EtcdStore {
                 Ok((records?, at, more))
             })
     }
-}
 
-#[async_trait]
-impl Store for EtcdStore {
-    async fn get(&self, key: &str) -> Result<Option<Record>, StoreError> {
-        check_key(key)?;
-        let answer = self
-            .connection
-            .repeatable("get", CALL_TIMEOUT, |client| {
-                let key = key.to_owned();
-                async move { kv(&client).get(key, None).await }
-            })
-            .await?;
-        answer.kvs().first().map(to_record).transpose()
-    }
-
-    async fn list(&self, prefix: &str) -> Result<Page, StoreError> {
+    /// All records from `first` up to, and without, `end`, in the order of their keys, at one revision.
+    pub(super) async fn range(&self, first: &str, end: &[u8]) -> Result<Page, StoreError> {
         let (mut restarts, mut limit) = (0, PAGE);
         'whole: loop {
             let mut page = Page::default();
-            // etcd has no empty key; a zero byte is the smallest that there is.
-            let mut from = if prefix.is_empty() { "\0".to_owned() } else { prefix.to_owned() };
+            let mut from = first.to_owned();
             loop {
-                match self.page(&from, prefix, page.revision, limit).await {
+                match self.page(&from, end, page.revision, limit).await {
                     Ok((records, at, more)) => {
                         if page.revision == 0 {
                             page.revision = at;
@@ -106,6 +90,27 @@ impl Store for EtcdStore {
                 }
             }
         }
+    }
+}
+
+#[async_trait]
+impl Store for EtcdStore {
+    async fn get(&self, key: &str) -> Result<Option<Record>, StoreError> {
+        check_key(key)?;
+        let answer = self
+            .connection
+            .repeatable("get", CALL_TIMEOUT, |client| {
+                let key = key.to_owned();
+                async move { kv(&client).get(key, None).await }
+            })
+            .await?;
+        answer.kvs().first().map(to_record).transpose()
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Page, StoreError> {
+        // etcd has no empty key; a zero byte is the smallest that there is.
+        let first = if prefix.is_empty() { "\0" } else { prefix };
+        self.range(first, &end_of(prefix)).await
     }
 
     async fn commit(&self, txn: Txn) -> Result<Outcome, StoreError> {

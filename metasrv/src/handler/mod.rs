@@ -3,11 +3,12 @@
 //! | order | handler | file |
 //! | --- | --- | --- |
 //! | 1 | CheckLeader | `check_leader.rs` |
-//! | 2 | Mailbox | `mailbox_reply.rs` |
-//! | 3 | KeepLease | `keep_lease.rs` |
-//! | 4 | CollectStats | `collect_stats.rs` |
-//! | 5 | RegionLease | `region_lease.rs` |
-//! | 6 | PersistStats | `persist_stats.rs` |
+//! | 2 | Probe | `probe.rs` |
+//! | 3 | Mailbox | `mailbox_reply.rs` |
+//! | 4 | KeepLease | `keep_lease.rs` |
+//! | 5 | CollectStats | `collect_stats.rs` |
+//! | 6 | RegionLease | `region_lease.rs` |
+//! | 7 | PersistStats | `persist_stats.rs` |
 //!
 //! A handler is a plain function: it does no I/O and does not wait. What must reach the store is queued for the
 //! write-behind; what must be decided in the store's presence is asked of the leader's registrar.
@@ -17,6 +18,7 @@ mod collect_stats;
 mod keep_lease;
 mod mailbox_reply;
 mod persist_stats;
+mod probe;
 mod region_lease;
 
 use std::sync::Arc;
@@ -31,6 +33,7 @@ pub use collect_stats::CollectStatsHandler;
 pub use keep_lease::KeepLeaseHandler;
 pub use mailbox_reply::MailboxHandler;
 pub use persist_stats::PersistStatsHandler;
+pub use probe::ProbeHandler;
 pub use region_lease::RegionLeaseHandler;
 
 use crate::leader::Leader;
@@ -154,6 +157,7 @@ impl HeartbeatHandlerGroup {
         let mut group =
             HeartbeatHandlerGroup { handlers: Vec::new(), pushers, mailbox: Arc::clone(&mailbox) };
         group.push_back(Box::new(CheckLeaderHandler));
+        group.push_back(Box::new(ProbeHandler));
         group.push_back(Box::new(MailboxHandler::new(Arc::clone(&mailbox))));
         group.push_back(Box::new(KeepLeaseHandler));
         group.push_back(Box::new(CollectStatsHandler));
@@ -271,7 +275,8 @@ mod tests {
     #[test]
     fn the_handlers_stand_in_their_order() {
         let group = HeartbeatHandlerGroup::standard();
-        let order = ["CheckLeader", "Mailbox", "KeepLease", "CollectStats", "RegionLease", "PersistStats"];
+        let order =
+            ["CheckLeader", "Probe", "Mailbox", "KeepLease", "CollectStats", "RegionLease", "PersistStats"];
         assert_eq!(group.names(), order);
     }
 
@@ -280,7 +285,7 @@ mod tests {
         let mut group = HeartbeatHandlerGroup::standard();
         group.add_before("KeepLease", Box::new(Extra)).unwrap();
         group.add_after("PersistStats", Box::new(Extra)).unwrap();
-        assert_eq!(group.names()[2], "Extra");
+        assert_eq!(group.names()[3], "Extra");
         assert_eq!(group.names().last(), Some(&"Extra"));
         assert!(group.add_after("Nobody", Box::new(Extra)).is_err());
     }

@@ -5,17 +5,21 @@
 //! | `mod.rs` | the value: term, lease, fence, nodes; what the heartbeat handlers ask of it |
 //! | `node.rs` | one node as the leader sees it |
 //! | `outranked.rs` | a node has seen a higher term: the store was set back |
-//! | `takeover.rs` | the way in: raise the term, load the state |
+//! | `takeover.rs` | the way in, from the win to leading |
+//! | `term.rs` | a term of one's own: begun, made known, settled |
+//! | `inheritance.rs` | the state that it begins with, from the mirror or listed |
 //! | `registrar.rs` | one task that records processes and epochs, fenced |
 //! | `regions.rs` | creating regions |
 //! | `resign.rs` | the way out |
 
+mod inheritance;
 mod node;
 mod outranked;
 mod regions;
 mod registrar;
 mod resign;
 mod takeover;
+mod term;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -32,14 +36,17 @@ use metasrv_core::timing::Timing;
 use metasrv_proto::meta::NodeInfo;
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub use inheritance::{Inheritance, inherit};
 pub use node::{Node, Region};
 pub use regions::CreateError;
 pub use resign::{Resignation, resign};
 pub use takeover::{Candidate, Prepared, TakeoverError, take_over};
+pub use term::numbers as term_numbers;
 
 use crate::keys::Keys;
 use crate::metrics::Metrics;
 use crate::record;
+use crate::store::StoreError;
 use crate::store::fenced::{CommitError, FencedStore, Write};
 use crate::write_behind::WriteBehind;
 use registrar::Request;
@@ -66,7 +73,7 @@ pub struct Leader {
     /// Serialises creating regions and recording processes: both change routes.
     metadata: tokio::sync::Mutex<regions::Sequence>,
     /// Revision of the record of this term.
-    term_revision: tokio::sync::Mutex<takeover::OwnTerm>,
+    term_revision: tokio::sync::Mutex<term::OwnTerm>,
     counter: outranked::Counter,
     /// Set before the last drain: from then on nothing is granted.
     closing: AtomicBool,
@@ -361,6 +368,11 @@ impl Leader {
             Err(CommitError::Refused(_)) => "refused",
         };
         self.metrics.fenced_writes.with_label_values(&[outcome]).inc();
+        match &result {
+            Ok(_) => self.metrics.store_out_of_space.set(0),
+            Err(CommitError::Refused(StoreError::OutOfSpace)) => self.metrics.store_out_of_space.set(1),
+            Err(_) => {}
+        }
         result
     }
 }

@@ -2,35 +2,29 @@
 //!
 //! Nodes refuse to be led by a term below the highest that they have seen. So the counter of terms is raised, under the
 //! fence, to what was seen, and this term ends: whoever leads next leads above it. The terms in between left no records,
-//! so the next leader waits for the longest that they may have granted (`metasrv_core::settlement`).
+//! so the next leader waits for the longest that they may have granted (`metasrv_core::settlement`). What candidates have
+//! reserved among them goes too, records and all: those say nothing of who led these terms before the store was set back.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use metasrv_core::id::Term;
-use metasrv_proto::admin::CounterRecord;
 use tokio::sync::Notify;
 
 use super::Leader;
 use super::registrar::Request;
-use crate::record;
-use crate::store::Change;
-use crate::store::fenced::{CommitError, Write};
+use crate::store::StoreError;
+use crate::store::fenced::CommitError;
+use crate::terms::{StoredTerms, TermsError};
 
-/// What a leader knows of the counter of terms, and of terms above its own.
+/// Attempts to raise the counter: a candidate that reserves a term raises it too.
+const ATTEMPTS: usize = 4;
+
+/// What a leader knows of terms above its own.
 #[derive(Debug, Default)]
 pub struct Counter {
-    /// Mod revision of the counter.
-    revision: AtomicI64,
     /// The highest term that a node has reported.
     reported: AtomicU64,
     raised: Notify,
-}
-
-impl Counter {
-    /// As the first transaction of the term left it.
-    pub fn new(revision: i64) -> Counter {
-        Counter { revision: AtomicI64::new(revision), ..Counter::default() }
-    }
 }
 
 impl Leader {
@@ -56,19 +50,31 @@ impl Leader {
     }
 
     pub(super) async fn raise_counter(&self, seen: Term) -> Result<(), CommitError> {
-        let write = Write {
-            change: Change::Put {
-                key: self.keys.term_current(),
-                value: record::encode(&CounterRecord { value: seen.0 }),
-            },
-            expected_mod_revision: self.counter.revision.load(Ordering::Acquire),
+        let mut attempt = 1;
+        let raised = loop {
+            match self.try_to_raise_counter(seen).await {
+                Err(CommitError::Conflict { .. }) if attempt < ATTEMPTS => attempt += 1,
+                result => break result,
+            }
         };
-        let revision = self.commit(vec![write]).await.inspect_err(|_| {
+        raised.inspect_err(|_| {
             // To be tried again when the node says it again.
             self.counter.reported.store(0, Ordering::Release);
         })?;
-        self.counter.revision.store(revision, Ordering::Release);
         self.counter.raised.notify_one();
         Ok(())
+    }
+
+    async fn try_to_raise_counter(&self, seen: Term) -> Result<(), CommitError> {
+        let stored = StoredTerms::read(self.fenced.reader(), &self.keys).await.map_err(|error| {
+            CommitError::Refused(match error {
+                TermsError::Read(error) => error,
+                TermsError::Record(error) => StoreError::Corrupt { why: error.to_string() },
+            })
+        })?;
+        let mut writes: Vec<_> = stored.raise_counter(seen).into_iter().collect();
+        writes.extend(stored.end_spares(seen));
+        writes.extend(stored.end_reserved_records(seen));
+        self.commit(writes).await.map(drop)
     }
 }

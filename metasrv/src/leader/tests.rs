@@ -38,6 +38,7 @@ fn candidate(store: &Arc<MemoryStore>) -> Candidate {
         clock: Arc::new(Virtual(tokio::time::Instant::now())),
         metrics: Arc::new(Metrics::new()),
         timing,
+        mirror: None,
     }
 }
 

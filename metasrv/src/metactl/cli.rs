@@ -102,6 +102,9 @@ pub enum LeaderCommand {
     Show,
     /// Make the leader hand over, wait for the next one, and show it
     Transfer {
+        /// Name of the replica that shall lead next; without it, whichever is next in the queue
+        #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+        to: String,
         /// Why, for the record
         #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
         reason: String,

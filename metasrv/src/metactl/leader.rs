@@ -86,10 +86,10 @@ pub async fn show(session: &Session) -> Result<(), Failure> {
 }
 
 /// Makes the leader hand over, waits for a leader of a higher term, and shows it.
-pub async fn transfer(session: &Session, reason: &str) -> Result<(), Failure> {
+pub async fn transfer(session: &Session, to: &str, reason: &str) -> Result<(), Failure> {
     const FOLLOW: &str = "`metactl leader show` tells who leads.";
     let admin = session.admin();
-    let ended_term = session.change(admin.transfer_leadership(reason), FOLLOW).await?;
+    let ended_term = session.change(admin.transfer_leadership(to, reason), FOLLOW).await?;
     // Followers may name the old leader for a moment; as a failed one it is believed only if nobody else is named.
     if let Some(old) = session.client.leader() {
         session.client.forget_leader(&old);

@@ -9,6 +9,7 @@
 //! | `cli.rs` | every command and flag |
 //! | `session.rs` | one run: the client, the deadline, waiting, Ctrl-C |
 //! | `survey.rs` | every replica asked at once: what `status`, `member list` and `leader show` are made of |
+//! | `follower.rs` | lists, where no leader answers: what followers have seen |
 //! | `status.rs` | `status` |
 //! | `member.rs` | `member list` |
 //! | `leader.rs` | `leader show`, `leader transfer` |
@@ -22,6 +23,7 @@
 
 mod cli;
 mod exit;
+mod follower;
 mod leader;
 mod member;
 mod node;
@@ -69,8 +71,8 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Status => status::show(&session).await,
         Command::Member { command: MemberCommand::List } => member::list(&session).await,
         Command::Leader { command: LeaderCommand::Show } => leader::show(&session).await,
-        Command::Leader { command: LeaderCommand::Transfer { reason } } => {
-            leader::transfer(&session, &reason).await
+        Command::Leader { command: LeaderCommand::Transfer { to, reason } } => {
+            leader::transfer(&session, &to, &reason).await
         }
         Command::Node { command: NodeCommand::List } => node::list(&session).await,
         Command::Region { command: RegionCommand::Create(create) } => region::create(&session, create).await,

@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 
 use metasrv_client::ClientError;
-use metasrv_proto::admin::{CreateRegionsRequest, Region};
+use metasrv_proto::admin::{CreateRegionsRequest, FollowerView, Region};
 use serde::Serialize;
 
 use crate::cli::Create;
 use crate::exit::{Exit, Failure};
+use crate::follower;
 use crate::output::{Column, Row, Shown, print_list};
 use crate::session::{Look, Session, Waited};
-use crate::text::{Moment, cell};
+use crate::text::{Moment, cell, yes_or_no};
 
 /// A region. The order of the fields is the order in JSON.
 #[derive(Serialize)]
@@ -20,10 +21,14 @@ struct RegionRow {
     node_id: u64,
     node_addr: String,
     epoch: u64,
-    writable: bool,
+    /// Null: a follower does not know.
+    writable: Option<bool>,
     state: String,
     created_at: Moment,
     reason: String,
+    /// Where the follower stands that says so. Null: the leader does.
+    revision: Option<u64>,
+    as_of_ms_ago: Option<u64>,
 }
 
 impl Row for RegionRow {
@@ -33,29 +38,27 @@ impl Row for RegionRow {
         Column { title: "NODE", shown: Shown::Always, cell: |region, _| region.node_id.to_string() },
         Column { title: "NODE ADDR", shown: Shown::Wide, cell: |region, _| cell(&region.node_addr) },
         Column { title: "EPOCH", shown: Shown::Always, cell: |region, _| region.epoch.to_string() },
-        Column {
-            title: "WRITABLE",
-            shown: Shown::Always,
-            cell: |region, _| if region.writable { "yes" } else { "no" }.to_owned(),
-        },
+        Column { title: "WRITABLE", shown: Shown::Always, cell: |region, _| yes_or_no(region.writable) },
         Column { title: "STATE", shown: Shown::Always, cell: |region, _| cell(&region.state) },
         Column { title: "CREATED", shown: Shown::Always, cell: |region, now| region.created_at.age(now) },
         Column { title: "REASON", shown: Shown::Wide, cell: |region, _| cell(&region.reason) },
     ];
 }
 
-impl From<Region> for RegionRow {
-    fn from(region: Region) -> RegionRow {
+impl RegionRow {
+    fn of(region: Region, follower: Option<FollowerView>) -> RegionRow {
         RegionRow {
             region_id: region.region_id,
             cluster_id: region.cluster_id,
             node_id: region.node_id,
             node_addr: region.node_addr,
             epoch: region.epoch,
-            writable: region.writable,
+            writable: follower.is_none().then_some(region.writable),
             state: region.state,
             created_at: Moment(region.created_at_ms),
             reason: region.reason,
+            revision: follower.map(|view| view.revision),
+            as_of_ms_ago: follower.map(|view| view.as_of_ms_ago),
         }
     }
 }
@@ -96,17 +99,18 @@ pub async fn create(session: &Session, create: Create) -> Result<(), Failure> {
 
 /// Lists all regions, or those of one datanode.
 pub async fn list(session: &Session, node: Option<u64>) -> Result<(), Failure> {
-    let regions = session.admin().list_regions(node).await?.regions;
-    if let Some(node) = node.filter(|_| regions.is_empty()) {
+    let list = follower::regions(session, node).await?;
+    if let Some(node) = node.filter(|_| list.regions.is_empty()) {
         check_known(session, node).await?;
     }
-    let rows: Vec<RegionRow> = regions.into_iter().map(RegionRow::from).collect();
+    let rows: Vec<RegionRow> =
+        list.regions.into_iter().map(|region| RegionRow::of(region, list.follower)).collect();
     print_list(&rows, session.format)
 }
 
 /// No regions, because the node has none or because its number is mistyped? The first is an answer.
 async fn check_known(session: &Session, node: u64) -> Result<(), Failure> {
-    let nodes = session.admin().list_nodes().await?.nodes;
+    let nodes = follower::nodes(session).await?.nodes;
     if nodes.iter().any(|known| known.node_id == node && known.role == "datanode") {
         return Ok(());
     }
@@ -143,7 +147,7 @@ impl Created {
     }
 
     fn print(self, session: &Session) -> Result<(), Failure> {
-        let rows: Vec<RegionRow> = self.0.into_values().map(RegionRow::from).collect();
+        let rows: Vec<RegionRow> = self.0.into_values().map(|region| RegionRow::of(region, None)).collect();
         print_list(&rows, session.format)
     }
 }
@@ -160,14 +164,20 @@ mod tests {
 
     #[test]
     fn the_names_of_its_fields_stay() {
-        let json = document(&RegionRow::from(region(7, true)), Format::Jsonl);
+        let json = document(&RegionRow::of(region(7, true), None), Format::Jsonl);
         assert_eq!(
             json.as_deref(),
             Ok(concat!(
                 r#"{"region_id":7,"cluster_id":0,"node_id":0,"node_addr":"","epoch":0,"writable":true,"#,
-                r#""state":"","created_at":null,"reason":""}"#,
+                r#""state":"","created_at":null,"reason":"","revision":null,"as_of_ms_ago":null}"#,
                 "\n"
             ))
+        );
+        let view = FollowerView { revision: 7, as_of_ms_ago: 9 };
+        let json = document(&RegionRow::of(region(7, false), Some(view)), Format::Jsonl).unwrap();
+        assert!(
+            json.contains(r#""writable":null"#) && json.contains(r#""revision":7,"as_of_ms_ago":9"#),
+            "{json}"
         );
     }
 

@@ -9,7 +9,7 @@ use crate::leader::LeaderRow;
 use crate::output::{Column, Row, Shown, document, facts, print, table};
 use crate::session::Session;
 use crate::survey::{Replica, Survey};
-use crate::text::{Hex, ago, cell};
+use crate::text::{Hex, ago, cell, count};
 
 /// The whole of it, as it is in JSON.
 #[derive(Serialize)]
@@ -20,13 +20,16 @@ struct Overview {
     problems: Vec<String>,
     /// Absent if nobody leads and nobody names a leader.
     leader: Option<LeaderRow>,
-    /// What only a leader knows.
+    /// What the leader knows; nodes and regions from a follower where nobody leads.
     #[serde(flatten)]
     counts: Counts,
+    /// Where the follower stands from which the counts are. Null: they are the leader's, or there are none.
+    revision: Option<u64>,
+    as_of_ms_ago: Option<u64>,
     replicas: Vec<ReplicaRow>,
 }
 
-/// What only a leader knows; null without one.
+/// What the leader knows; without one, null or what a follower has seen.
 #[derive(Serialize, Default)]
 struct Counts {
     installation: Option<Hex>,
@@ -50,6 +53,9 @@ struct ReplicaRow {
     leader_addr: Option<String>,
     /// How old that view is. Null for the leader, which needs none.
     seen_ms_ago: Option<u64>,
+    /// Where it stands in the store, and when that was last known to be current. Null for the leader.
+    revision: Option<u64>,
+    as_of_ms_ago: Option<u64>,
     /// Why it does not answer.
     error: Option<String>,
 }
@@ -78,6 +84,12 @@ impl Row for ReplicaRow {
             shown: Shown::Always,
             cell: |replica, _| replica.seen_ms_ago.map_or_else(|| "-".to_owned(), ago),
         },
+        Column { title: "REVISION", shown: Shown::Wide, cell: |replica, _| count(replica.revision) },
+        Column {
+            title: "AS OF",
+            shown: Shown::Wide,
+            cell: |replica, _| replica.as_of_ms_ago.map_or_else(|| "-".to_owned(), ago),
+        },
         Column { title: "LEADER ADDR", shown: Shown::Wide, cell: |replica, _| or_dash(&replica.leader_addr) },
     ];
 }
@@ -96,6 +108,8 @@ impl From<&Replica> for ReplicaRow {
                 leader_name: present(&status.leader_name),
                 leader_addr: present(&status.leader_addr),
                 seen_ms_ago: status.seen_ms_ago,
+                revision: status.follower.map(|view| view.revision),
+                as_of_ms_ago: status.follower.map(|view| view.as_of_ms_ago),
                 error: None,
             },
             Err(error) => ReplicaRow {
@@ -107,6 +121,8 @@ impl From<&Replica> for ReplicaRow {
                 leader_name: None,
                 leader_addr: None,
                 seen_ms_ago: None,
+                revision: None,
+                as_of_ms_ago: None,
                 error: Some(error.to_string()),
             },
         }
@@ -148,11 +164,22 @@ impl Overview {
             )],
             (None, None) => vec!["no replica leads, and none names a leader".to_owned()],
         };
+        let furthest = match leading {
+            Some(_) => None,
+            None => survey.furthest_follower(),
+        };
+        let counts = leading.map(Counts::from).or(furthest.map(|(status, _)| Counts {
+            nodes: Some(status.nodes),
+            regions: Some(status.regions),
+            ..Counts::default()
+        }));
         Overview {
             healthy: problems.is_empty(),
             problems,
             leader,
-            counts: leading.map(Counts::from).unwrap_or_default(),
+            counts: counts.unwrap_or_default(),
+            revision: furthest.map(|(_, view)| view.revision),
+            as_of_ms_ago: furthest.map(|(_, view)| view.as_of_ms_ago),
             replicas: survey.replicas.iter().map(ReplicaRow::from).collect(),
         }
     }
@@ -167,6 +194,11 @@ impl Overview {
         }
         if let Some((regions, writable)) = pair(counts.regions, counts.regions_writable) {
             lines.push(("REGIONS", format!("{regions}, {writable} writable")));
+        }
+        if let (Some(age), Some(revision)) = (self.as_of_ms_ago, self.revision) {
+            lines.push(("NODES", format!("{} known", count(counts.nodes))));
+            lines.push(("REGIONS", format!("{}, who may write to them is not known", count(counts.regions))));
+            lines.push(("AS OF", format!("{}, at revision {revision}: a follower says so", ago(age))));
         }
         if let Some(heartbeats) = counts.heartbeats {
             lines.push(("HEARTBEATS", format!("{heartbeats} answered in this term")));
@@ -201,7 +233,7 @@ impl Overview {
             return Ok(());
         }
         let failure = Failure::new(Exit::Unhealthy, format!("unhealthy: {}", self.problems.join("; ")));
-        Err(failure.advise(match self.counts.regions {
+        Err(failure.advise(match self.counts.regions_writable {
             Some(_) => "`metactl region list` and `metactl node list` show which, and where.",
             None => "Are most of the replicas, and etcd, running? An election takes seconds.",
         }))
@@ -221,6 +253,7 @@ fn or_dash(text: &Option<String>) -> String {
 mod tests {
     use super::*;
     use crate::survey::tests::{answer, silence};
+    use metasrv_proto::admin::FollowerView;
 
     fn overview(replicas: Vec<Replica>) -> Overview {
         Overview::of(&Survey { replicas })
@@ -274,6 +307,29 @@ mod tests {
         assert_eq!(json["healthy"], false);
         assert_eq!(json["leader"]["confirmed"], false);
         assert!(json["regions"].is_null() && json["installation"].is_null());
+        assert!(json["revision"].is_null() && json["as_of_ms_ago"].is_null());
         assert_eq!(json["replicas"][1]["answers"], false);
+    }
+
+    #[test]
+    fn without_a_leader_the_counts_are_those_of_the_follower_that_has_seen_most() {
+        let seen = |name, revision, regions| {
+            let mut follower = answer(name, "follower", 4, "c");
+            if let Ok(status) = &mut follower.status {
+                let view = FollowerView { revision, as_of_ms_ago: 5_000 };
+                *status = GetStatusResponse { nodes: 3, regions, follower: Some(view), ..status.clone() };
+            }
+            follower
+        };
+        let overview = overview(vec![seen("a", 8, 11), seen("b", 9, 12), silence("c")]);
+        assert!(!overview.healthy);
+        let screen = overview.screen(Format::Table);
+        for line in ["NODES    3 known\n", "REGIONS  12, who", "AS OF    5s ago, at revision 9"] {
+            assert!(screen.contains(line), "{line} is missing:\n{screen}");
+        }
+        let json: serde_json::Value = serde_json::to_value(&overview).unwrap();
+        assert_eq!((&json["regions"], &json["revision"]), (&12.into(), &9.into()));
+        assert_eq!(json["as_of_ms_ago"], 5_000);
+        assert!(json["regions_writable"].is_null() && json["nodes_connected"].is_null(), "{json}");
     }
 }

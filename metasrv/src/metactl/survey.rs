@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use futures_util::future::{join, join_all};
 use metasrv_client::{ClientError, parse_address};
-use metasrv_proto::admin::{GetStatusResponse, Member};
+use metasrv_proto::admin::{FollowerView, GetStatusResponse, Member};
 
 use crate::session::Session;
 
@@ -79,6 +79,13 @@ impl Survey {
                 addr: status.leader_addr.clone(),
                 term: status.term,
             })
+    }
+
+    /// The follower that has seen most of the store, and where it stands.
+    pub fn furthest_follower(&self) -> Option<(&GetStatusResponse, FollowerView)> {
+        self.answers()
+            .filter_map(|status| Some((status, status.follower?)))
+            .max_by_key(|(_, view)| view.revision)
     }
 
     /// The replicas, as the one knows them that is furthest: it has seen the highest term, and most of the others.

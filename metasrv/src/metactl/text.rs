@@ -83,6 +83,21 @@ pub fn cell(text: &str) -> String {
     clean
 }
 
+/// A count; `-` where whoever answered does not know it.
+pub fn count(count: Option<u64>) -> String {
+    count.map_or_else(|| "-".to_owned(), |count| count.to_string())
+}
+
+/// Whether; `-` where whoever answered does not know.
+pub fn yes_or_no(answer: Option<bool>) -> String {
+    match answer {
+        Some(true) => "yes",
+        Some(false) => "no",
+        None => "-",
+    }
+    .to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,9 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
-use metasrv_core::election::Leave;
 use metasrv_core::grant::Reported;
 use metasrv_core::id::{ClusterId, NodeId, NodeKey};
 use metasrv_proto::admin::admin_server::Admin;
@@ -17,11 +15,13 @@ use metasrv_proto::meta::mailbox_message;
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status};
 
+use super::follower::Seen;
 use super::heartbeat::Shared;
-use super::listing;
+use super::{listing, transfer};
 use crate::election::ElectionHandle;
 use crate::keys::Keys;
 use crate::leader::{CreateError, Leader};
+use crate::mirror::Mirror;
 use crate::store::Store;
 use crate::wire;
 
@@ -29,8 +29,6 @@ use crate::wire;
 const MOST_REGIONS: u32 = 10_000;
 /// Bytes of a reason.
 const REASON_BYTES: usize = 1_024;
-/// A transfer waits so long for the leader to have given up: its last drain, and room.
-const TRANSFER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The service.
 pub struct AdminService {
@@ -58,6 +56,47 @@ impl AdminService {
 
     fn leader(&self) -> Result<Arc<Leader>, Status> {
         self.shared.leading().ok_or_else(|| self.not_leader())
+    }
+
+    /// What this replica has seen in the store, where it does not lead and was allowed to say so.
+    fn seen(&self, allowed: bool) -> Result<Option<Seen>, Status> {
+        if !allowed || self.shared.leading().is_some() {
+            return Ok(None);
+        }
+        Seen::in_mirror(self.shared.mirror.as_ref(), &self.keys)
+    }
+
+    fn regions(&self, request: &ListRegionsRequest) -> Result<ListStream<ListRegionsResponse>, Status> {
+        if let Some(seen) = self.seen(request.allow_follower)? {
+            let follower = Some(seen.view);
+            return Ok(Box::pin(listing::chunks(&seen.regions(request.node_id), move |regions| {
+                ListRegionsResponse { regions, term: 0, follower }
+            })));
+        }
+        let leader = self.leader()?;
+        let term = leader.term().0;
+        let regions = listing::regions(&leader, request.node_id, self.shared.clock.now());
+        Ok(Box::pin(listing::chunks(&regions, move |regions| ListRegionsResponse {
+            regions,
+            term,
+            follower: None,
+        })))
+    }
+
+    async fn nodes(&self, request: &ListNodesRequest) -> Result<ListStream<ListNodesResponse>, Status> {
+        if let Some(seen) = self.seen(request.allow_follower)? {
+            let follower = Some(seen.view);
+            return Ok(Box::pin(listing::chunks(&seen.nodes(), move |nodes| ListNodesResponse {
+                nodes,
+                term: 0,
+                follower,
+            })));
+        }
+        let leader = self.leader()?;
+        let term = leader.term().0;
+        let nodes =
+            listing::nodes(&leader, self.shared.group.pushers(), self.store.as_ref(), &self.keys).await?;
+        Ok(Box::pin(listing::chunks(&nodes, move |nodes| ListNodesResponse { nodes, term, follower: None })))
     }
 
     fn not_leader(&self) -> Status {
@@ -94,31 +133,7 @@ impl AdminService {
         creating.await.map_err(|error| Status::internal(format!("creating regions ended badly: {error}")))?
     }
 
-    async fn transfer(&self, reason: &str) -> Result<TransferLeadershipResponse, Status> {
-        check_reason(reason)?;
-        let leader = self.leader()?;
-        let Some(election) = &self.election else {
-            return Err(Status::unimplemented(
-                "embedded mode has one replica: there is nobody to hand over to",
-            ));
-        };
-        let others =
-            self.shared.view.borrow().members.iter().filter(|member| member.name != self.name).count();
-        if others == 0 {
-            return Err(Status::unavailable("there is no other replica in the queue to hand over to"));
-        }
-        tracing::info!(term = %leader.term(), reason, "asked to transfer leadership");
-        let ended = leader.ended();
-        election.leave(Leave::Transfer).await;
-        match tokio::time::timeout(TRANSFER_PATIENCE, ended).await {
-            Ok(()) => Ok(TransferLeadershipResponse { term: leader.term().0 }),
-            Err(_) => {
-                Err(Status::deadline_exceeded("the leader has not given up in time; it goes on trying"))
-            }
-        }
-    }
-
-    fn status(&self) -> GetStatusResponse {
+    fn status(&self, allow_follower: bool) -> GetStatusResponse {
         let now = self.shared.clock.now();
         let view = self.shared.view.borrow().clone();
         let mut status = GetStatusResponse {
@@ -135,7 +150,16 @@ impl AdminService {
             seen_ms_ago: view.read_at.map(|at| u64::try_from(now.since(at).as_millis()).unwrap_or(u64::MAX)),
             ..GetStatusResponse::default()
         };
+        if self.shared.leading().is_none() {
+            status.follower = self.shared.mirror.as_ref().and_then(Mirror::standing);
+        }
+        // What cannot be understood is no reason to say nothing at all.
+        if let Ok(Some(seen)) = self.seen(allow_follower) {
+            status.follower = Some(seen.view);
+            (status.nodes, status.regions) = seen.counts();
+        }
         if let Ok(leader) = self.leader() {
+            status.follower = None;
             status.seen_ms_ago = None;
             status.role = "leader".to_owned();
             status.term = leader.term().0;
@@ -231,32 +255,18 @@ impl Admin for AdminService {
         &self,
         request: Request<ListRegionsRequest>,
     ) -> Result<Response<Self::ListRegionsStream>, Status> {
-        let leader = self.leader();
-        self.count("list_regions", leader.as_ref().err().map_or(tonic::Code::Ok, Status::code));
-        let leader = leader?;
-        let term = leader.term().0;
-        let regions = listing::regions(&leader, request.get_ref().node_id, self.shared.clock.now());
-        Ok(Response::new(Box::pin(listing::chunks(&regions, move |regions| ListRegionsResponse {
-            regions,
-            term,
-        }))))
+        let result = self.regions(request.get_ref());
+        self.count("list_regions", result.as_ref().err().map_or(tonic::Code::Ok, Status::code));
+        result.map(Response::new)
     }
 
     async fn list_nodes(
         &self,
-        _: Request<ListNodesRequest>,
+        request: Request<ListNodesRequest>,
     ) -> Result<Response<Self::ListNodesStream>, Status> {
-        let listed = async {
-            let leader = self.leader()?;
-            Ok((
-                leader.term().0,
-                listing::nodes(&leader, self.shared.group.pushers(), self.store.as_ref(), &self.keys).await?,
-            ))
-        };
-        let result: Result<_, Status> = listed.await;
+        let result = self.nodes(request.get_ref()).await;
         self.count("list_nodes", result.as_ref().err().map_or(tonic::Code::Ok, Status::code));
-        let (term, nodes) = result?;
-        Ok(Response::new(Box::pin(listing::chunks(&nodes, move |nodes| ListNodesResponse { nodes, term }))))
+        result.map(Response::new)
     }
 
     async fn list_members(
@@ -288,13 +298,21 @@ impl Admin for AdminService {
         &self,
         request: Request<TransferLeadershipRequest>,
     ) -> Result<Response<TransferLeadershipResponse>, Status> {
-        let result = self.transfer(&request.get_ref().reason).await;
+        let request = request.into_inner();
+        let transfer = async {
+            check_reason(&request.reason)?;
+            transfer::transfer(&self.shared, self.leader()?, self.election.as_ref(), &request).await
+        };
+        let result = transfer.await;
         self.count("transfer_leadership", result.as_ref().err().map_or(tonic::Code::Ok, Status::code));
         result.map(Response::new)
     }
 
-    async fn get_status(&self, _: Request<GetStatusRequest>) -> Result<Response<GetStatusResponse>, Status> {
+    async fn get_status(
+        &self,
+        request: Request<GetStatusRequest>,
+    ) -> Result<Response<GetStatusResponse>, Status> {
         self.count("get_status", tonic::Code::Ok);
-        Ok(Response::new(self.status()))
+        Ok(Response::new(self.status(request.get_ref().allow_follower)))
     }
 }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use metasrv_core::time::Clock;
 use metasrv_proto::admin::admin_server::AdminServer;
 use metasrv_proto::meta::heartbeat_server::HeartbeatServer;
 use tokio::sync::watch;
@@ -11,20 +10,16 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use super::admin::AdminService;
-use super::heartbeat::HeartbeatService;
+use super::heartbeat::{HeartbeatService, Shared};
 use crate::election::ElectionHandle;
 use crate::http::{Check, HealthSource};
-use crate::leader::Leader;
-use crate::observer::View;
 
 /// Time between two updates of the gRPC health service.
 const REPORT_INTERVAL: Duration = Duration::from_millis(200);
 
 /// What health is judged by.
 pub struct ReplicaHealth {
-    leader: watch::Receiver<Option<Arc<Leader>>>,
-    view: watch::Receiver<View>,
-    clock: Arc<dyn Clock>,
+    shared: Arc<Shared>,
     shutdown: watch::Receiver<bool>,
     /// Absent in embedded mode.
     election: Option<ElectionHandle>,
@@ -33,17 +28,27 @@ pub struct ReplicaHealth {
 impl ReplicaHealth {
     /// Over what the replica publishes of itself.
     pub fn new(
-        leader: watch::Receiver<Option<Arc<Leader>>>,
-        view: watch::Receiver<View>,
-        clock: Arc<dyn Clock>,
+        shared: Arc<Shared>,
         shutdown: watch::Receiver<bool>,
         election: Option<ElectionHandle>,
     ) -> ReplicaHealth {
-        ReplicaHealth { leader, view, clock, shutdown, election }
+        ReplicaHealth { shared, shutdown, election }
     }
 
     fn leads(&self) -> bool {
-        self.leader.borrow().as_ref().is_some_and(|leader| leader.leads(self.clock.now()))
+        self.shared.leading().is_some()
+    }
+
+    /// Whether this replica holds the state: a follower that does not would have to read it first, to lead.
+    fn mirror(&self) -> Result<String, String> {
+        let Some(mirror) = &self.shared.mirror else { return Ok("embedded".to_owned()) };
+        match mirror.standing() {
+            _ if self.leads() => Ok("this replica leads".to_owned()),
+            Some(standing) => {
+                Ok(format!("at revision {}, as of {} ms ago", standing.revision, standing.as_of_ms_ago))
+            }
+            None => Err("the state is not read yet".to_owned()),
+        }
     }
 }
 
@@ -55,11 +60,11 @@ impl HealthSource for ReplicaHealth {
     }
 
     fn checks(&self) -> Vec<Check> {
-        let view = self.view.borrow().clone();
+        let view = self.shared.view.borrow().clone();
         let store = if self.election.is_none() {
             Ok("embedded".to_owned())
         } else {
-            view.is_fresh(self.clock.now()).map(|()| "etcd answers".to_owned())
+            view.is_fresh(self.shared.clock.now()).map(|()| "etcd answers".to_owned())
         };
         let leader = match (&view.leader, self.leads()) {
             (_, true) => Ok("this replica leads".to_owned()),
@@ -75,6 +80,7 @@ impl HealthSource for ReplicaHealth {
         };
         vec![
             Check { name: "store", outcome: store },
+            Check { name: "mirror", outcome: self.mirror() },
             Check { name: "leader", outcome: leader },
             Check { name: "leaving", outcome: leaving },
         ]

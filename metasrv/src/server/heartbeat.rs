@@ -13,9 +13,12 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::limits;
 use super::stream;
+use crate::election::ElectionHandle;
+use crate::faults::Faults;
 use crate::handler::{HeartbeatHandlerGroup, KnownLeader};
 use crate::leader::Leader;
 use crate::metrics::Metrics;
+use crate::mirror::Mirror;
 use crate::observer::View;
 use crate::wire;
 
@@ -27,10 +30,16 @@ pub struct Shared {
     pub leader: watch::Receiver<Option<Arc<Leader>>>,
     /// Who leads, as seen in the store.
     pub view: watch::Receiver<View>,
+    /// What this replica has seen in the store while it does not lead; none in embedded mode.
+    pub mirror: Option<Mirror>,
     /// Where `now` comes from.
     pub clock: Arc<dyn Clock>,
     /// Counters and gauges.
     pub metrics: Arc<Metrics>,
+    /// The pulse of this replica's election; absent in embedded mode.
+    pub election: Option<ElectionHandle>,
+    /// Faults that somebody asked for; none in a replica that was not started for that.
+    pub faults: Faults,
 }
 
 impl Shared {
@@ -96,6 +105,8 @@ impl Heartbeat for HeartbeatService {
             installation,
             ..Default::default()
         };
+        let standing = self.shared.mirror.as_ref().filter(|_| leading.is_none()).and_then(Mirror::standing);
+        let revision = standing.map_or(0, |standing| standing.revision);
         let leader = match leading {
             Some(_) => self.shared.view.borrow().own_addr.clone(),
             None => other.map(|other| other.addr),
@@ -103,6 +114,7 @@ impl Heartbeat for HeartbeatService {
         Ok(Response::new(AskLeaderResponse {
             header: Some(header),
             leader: leader.as_deref().map(wire::peer),
+            revision,
         }))
     }
 }

@@ -9,14 +9,22 @@
 //! | `limits.rs` | what is refused before anything is done with it |
 //! | `admin.rs` | the `Admin` service |
 //! | `listing.rs` | what its lists say |
+//! | `reflection.rs` | gRPC reflection |
+//! | `follower.rs` | what they say where this replica does not lead |
+//! | `replica.rs` | what replicas ask one another |
+//! | `transfer.rs` | a planned change of leader |
 
 mod admin;
 mod farewell;
+mod follower;
 mod health;
 mod heartbeat;
 mod limits;
 mod listing;
+mod reflection;
+mod replica;
 mod stream;
+mod transfer;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -29,6 +37,7 @@ use metasrv_core::lease::LeadershipLease;
 use metasrv_core::time::{BootTime, Clock};
 use metasrv_proto::admin::CandidateRecord;
 use metasrv_proto::admin::admin_server::AdminServer;
+use metasrv_proto::admin::replica_server::ReplicaServer;
 use metasrv_proto::meta::heartbeat_server::HeartbeatServer;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -37,22 +46,28 @@ use tokio::task::JoinSet;
 use tokio_stream::wrappers::TcpListenerStream;
 
 use crate::clock::{SystemClock, wall_clock_ms};
-use crate::config::{Config, StoreConfig};
-use crate::election::{ElectionHandle, Elector};
+use crate::config::{Config, StoreConfig, loopback_of};
+use crate::election::{ElectionHandle, Elector, VitalSigns};
 use crate::etcd::election::EtcdElection;
 use crate::etcd::store::EtcdStore;
+use crate::etcd::watch::EtcdSource;
+use crate::faults::Faults;
 use crate::handler::HeartbeatHandlerGroup;
 use crate::keys::Keys;
 use crate::leader::{Candidate, Leader, TakeoverError, resign, take_over};
 use crate::metrics::Metrics;
+use crate::mirror::{self, Mirror};
 use crate::observer::{self, View};
+use crate::probe;
 use crate::record;
-use crate::standby;
+use crate::reserve;
+use crate::standby::Standby;
 use crate::store::embedded::EmbeddedStore;
 use crate::store::{Change, Outcome, Store, StoreError, Txn};
 use admin::AdminService;
 use health::ReplicaHealth;
 use heartbeat::{HeartbeatService, Shared};
+use replica::ReplicaService;
 
 /// A replica that was told to end does so within this time. Where etcd does not answer, the last drain, the resignation
 /// and the release of the lease take 2 s each, open calls 2 s more; and room.
@@ -117,11 +132,11 @@ pub enum ServeError {
 ///
 /// # Errors
 /// [`ServeError`].
-pub async fn run(config: Config) -> Result<(), ServeError> {
+pub async fn run(config: Config, faults: Option<Faults>) -> Result<(), ServeError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Signals)?;
     let (tell, shutdown) = watch::channel(false);
-    let replica = serve(config, shutdown);
+    let replica = serve(config, faults, shutdown);
     tokio::pin!(replica);
     loop {
         tokio::select! {
@@ -142,9 +157,14 @@ pub async fn run(config: Config) -> Result<(), ServeError> {
 ///
 /// # Errors
 /// [`ServeError`].
-pub async fn serve(config: Config, shutdown: watch::Receiver<bool>) -> Result<(), ServeError> {
+pub async fn serve(
+    config: Config,
+    faults: Option<Faults>,
+    shutdown: watch::Receiver<bool>,
+) -> Result<(), ServeError> {
     let grpc = listen("grpc-addr", config.grpc_addr).await?;
     let http = listen("http-addr", config.http_addr).await?;
+    let own_listener = loopback_of(config.grpc_addr).to_string();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let metrics = Arc::new(Metrics::new());
     let keys = Keys::new(&config.prefix);
@@ -160,7 +180,10 @@ pub async fn serve(config: Config, shutdown: watch::Receiver<bool>) -> Result<()
         term: 0,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started_at_ms: wall_clock_ms(),
+        reserved_term: 0,
     };
+    let mirror = matches!(config.store, StoreConfig::Etcd { .. })
+        .then(|| Mirror::new(keys.clone(), Arc::clone(&clock), Arc::clone(&metrics)));
     let candidate = |store: &Arc<dyn Store>| Candidate {
         record: record.clone(),
         store: Arc::clone(store),
@@ -168,16 +191,37 @@ pub async fn serve(config: Config, shutdown: watch::Receiver<bool>) -> Result<()
         clock: Arc::clone(&clock),
         metrics: Arc::clone(&metrics),
         timing: config.timing,
+        mirror: mirror.clone(),
     };
 
+    let mut replica = None;
     let (store, mut coordination) = match &config.store {
         StoreConfig::Etcd { endpoints } => {
             let unusable = |error: StoreError| ServeError::Endpoints(error.to_string());
             let store: Arc<dyn Store> = Arc::new(EtcdStore::new(endpoints).map_err(unusable)?);
             let election = Arc::new(EtcdElection::new(endpoints).map_err(unusable)?);
-            let (elector, handle) = Elector::new(Arc::clone(&election), candidate(&store), seen);
-            tasks.spawn(standby::watch(Arc::clone(&election), view.clone()));
-            tasks.spawn(observer::observe(election, keys.election(), Arc::clone(&clock), view_sender));
+            let (answering, answers) = watch::channel(None);
+            tasks.spawn(probe::probe(own_listener.clone(), Arc::clone(&clock), answering));
+            let vitals =
+                VitalSigns { answers, view: view.clone(), faults: faults.clone().unwrap_or_default() };
+            let (elector, handle) = Elector::new(Arc::clone(&election), candidate(&store), seen, vitals);
+            let longest = config.timing.election_ttl;
+            let standby =
+                Standby::new(Arc::clone(&election), Arc::clone(&clock), Arc::clone(&metrics), longest);
+            tasks.spawn(Arc::clone(&standby).watch(view.clone()));
+            replica = Some(ReplicaService::new(handle.clone(), standby));
+            if let Some(mirror) = mirror.clone() {
+                let source = Arc::new(EtcdSource::new(endpoints, &keys).map_err(unusable)?);
+                tasks.spawn(mirror::follow::follow(mirror, source, leader.clone()));
+            }
+            tasks.spawn(reserve::keep(candidate(&store), view.clone()));
+            tasks.spawn(observer::observe(
+                election,
+                Arc::clone(&store),
+                keys.clone(),
+                Arc::clone(&clock),
+                view_sender,
+            ));
             (store, Coordination::Elected { handle, running: tokio::spawn(elector.run()) })
         }
         StoreConfig::Embedded { dir } => {
@@ -196,12 +240,13 @@ pub async fn serve(config: Config, shutdown: watch::Receiver<bool>) -> Result<()
         group: HeartbeatHandlerGroup::standard(),
         leader: leader.clone(),
         view: view.clone(),
+        mirror: mirror.clone(),
         clock: Arc::clone(&clock),
         metrics: Arc::clone(&metrics),
+        election: coordination.handle(),
+        faults: faults.clone().unwrap_or_default(),
     });
-    let election = coordination.handle();
-    let health: Arc<ReplicaHealth> =
-        Arc::new(ReplicaHealth::new(leader, view, Arc::clone(&clock), shutdown.clone(), election));
+    let health = Arc::new(ReplicaHealth::new(Arc::clone(&shared), shutdown.clone(), coordination.handle()));
     let admin = AdminService::new(
         Arc::clone(&shared),
         config.name.clone(),
@@ -217,7 +262,7 @@ pub async fn serve(config: Config, shutdown: watch::Receiver<bool>) -> Result<()
     let (close, closed) = watch::channel(false);
     let (reporter, grpc_health) = tonic_health::server::health_reporter();
     tasks.spawn(health::report(Arc::clone(&health), reporter));
-    tasks.spawn(crate::http::serve(http, health.clone(), metrics, wait_for(closed.clone())));
+    tasks.spawn(crate::http::serve(http, health.clone(), metrics, faults, wait_for(closed.clone())));
     let server = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(HTTP2_KEEPALIVE.0))
         .http2_keepalive_timeout(Some(HTTP2_KEEPALIVE.1))
@@ -227,8 +272,9 @@ pub async fn serve(config: Config, shutdown: watch::Receiver<bool>) -> Result<()
                 .max_decoding_message_size(limits::MESSAGE_BYTES),
         )
         .add_service(AdminServer::new(admin))
+        .add_optional_service(replica.map(ReplicaServer::new))
         .add_service(grpc_health)
-        .add_service(reflection())
+        .add_service(reflection::service())
         .serve_with_incoming_shutdown(TcpListenerStream::new(grpc), wait_for(closed));
     tokio::pin!(server);
 
@@ -236,7 +282,7 @@ pub async fn serve(config: Config, shutdown: watch::Receiver<bool>) -> Result<()
         biased;
         () = wait_for(shutdown) => {}
         error = coordination.ended() => return Err(error),
-        Some(_) = tasks.join_next() => return Err(ServeError::Task("the observer, the standby, the HTTP server or the health report")),
+        Some(_) = tasks.join_next() => return Err(ServeError::Task("the observer, the mirror, the standby, the HTTP server or the health report")),
         result = &mut server => result?,
     }
     let left = tokio::time::timeout(SHUTDOWN, async {
@@ -349,16 +395,4 @@ async fn lead_alone(candidate: Candidate) -> Result<(Arc<Leader>, JoinSet<()>), 
     let for_ever = Arc::new(LeadershipLease::new(BootTime::MAX, candidate.timing.election_ttl));
     let prepared = take_over(candidate, fence, for_ever).await?;
     Ok(prepared.lead(began))
-}
-
-fn reflection()
--> tonic_reflection::server::v1::ServerReflectionServer<impl tonic_reflection::server::v1::ServerReflection> {
-    let built = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(metasrv_proto::DESCRIPTOR)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1();
-    match built {
-        Ok(service) => service,
-        Err(error) => unreachable!("our own descriptor does not decode: {error}"),
-    }
 }

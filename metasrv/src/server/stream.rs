@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metasrv_core::id::{Incarnation, NodeKey, Role, Term};
+use metasrv_proto::code;
 use metasrv_proto::meta::{HeartbeatConfig, HeartbeatRequest, HeartbeatResponse};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -16,6 +17,7 @@ use crate::clock::wall_clock_ms;
 use crate::handler::Context;
 use crate::leader::{Identity, Leader};
 use crate::pusher::{PusherId, Replaced};
+use crate::wire;
 
 /// Responses on their way to one node: one per request and a few instructions. A node that lets them pile up does
 /// not read, and is told nothing more until it does.
@@ -40,7 +42,7 @@ pub fn open(
 ) -> ReceiverStream<Result<HeartbeatResponse, Status>> {
     let (sender, responses) = mpsc::channel(RESPONSES);
     // It ends with its requests, its reader, or its term; tonic drops the responses when the node is gone.
-    tokio::spawn(Stream { shared, sender, session: None }.run(requests));
+    tokio::spawn(Stream { shared, sender, session: None, counted: false }.run(requests));
     ReceiverStream::new(responses)
 }
 
@@ -49,6 +51,8 @@ struct Stream {
     shared: Arc<Shared>,
     sender: mpsc::Sender<Result<HeartbeatResponse, Status>>,
     session: Option<Session>,
+    /// It is a node's, by its first request, and not a replica's that sends probes.
+    counted: bool,
 }
 
 /// What the first message made of a stream.
@@ -66,7 +70,6 @@ pub struct Session {
 
 impl Stream {
     async fn run(mut self, requests: Streaming<HeartbeatRequest>) {
-        self.shared.metrics.streams.inc();
         let end = self.serve(requests).await;
         let node = self.session.as_ref().map(|session| session.node.to_string());
         // Before the last word, which a node that does not read can hold up: nothing is pushed to it any more.
@@ -85,7 +88,9 @@ impl Stream {
             // Nobody is left to be told where this fails.
             let _ = tokio::time::timeout(WRITE_TIMEOUT, self.sender.send(last)).await;
         }
-        self.shared.metrics.streams.dec();
+        if self.counted {
+            self.shared.metrics.streams.dec();
+        }
     }
 
     fn unregister(&mut self) {
@@ -105,6 +110,22 @@ impl Stream {
                 Ok(request) => request,
                 Err(end) => return end,
             };
+            self.shared.faults.hold_here(self.shared.clock.now()).await;
+            if request.probe {
+                let response = match self.probe(&request) {
+                    Ok(response) => response,
+                    Err(end) => return end,
+                };
+                // A prober that does not read is gone.
+                if self.sender.try_send(Ok(response)).is_err() {
+                    return End::Closed;
+                }
+                continue;
+            }
+            if !self.counted {
+                self.counted = true;
+                self.shared.metrics.streams.inc();
+            }
             let started = self.shared.clock.now();
             match self.answer(&request).await {
                 Ok(response) => {
@@ -219,11 +240,7 @@ impl Stream {
 
         let Some(session) = &self.session else { return Err(End::Closed) };
         let context = self.context(session.node, session.fixed.process, Some(Arc::clone(&session.leader)));
-        let mut response = self
-            .shared
-            .group
-            .handle(request, &context)
-            .map_err(|error| End::Refused(Status::internal(error.to_string())))?;
+        let mut response = self.handle(request, &context)?;
         if first {
             response.heartbeat_config = Some(HeartbeatConfig {
                 heartbeat_interval_ms: millis(session.leader.timing().heartbeat_interval),
@@ -231,6 +248,23 @@ impl Stream {
             });
         }
         Ok(response)
+    }
+
+    /// A probe makes no session: it is judged by itself, by the same line of handlers, and by the election's pulse.
+    fn probe(&self, request: &HeartbeatRequest) -> Result<HeartbeatResponse, End> {
+        let (_, sent) = limits::header(request.header.as_ref()).map_err(End::Refused)?;
+        let context = self.context(NodeKey { role: Role::Frontend, ..sent }, None, self.shared.leading());
+        let mut response = self.handle(request, &context)?;
+        let stands_still = self.shared.election.as_ref().and_then(|election| election.keeps_pace().err());
+        if let (Some(why), Some(header)) = (stands_still, &mut response.header) {
+            header.error = Some(wire::error(code::STANDS_STILL, why));
+        }
+        Ok(response)
+    }
+
+    fn handle(&self, request: &HeartbeatRequest, context: &Context) -> Result<HeartbeatResponse, End> {
+        let handled = self.shared.group.handle(request, context);
+        handled.map_err(|error| End::Refused(Status::internal(error.to_string())))
     }
 
     /// The pusher is registered once per stream: with the first accepted message, which for a datanode is the first
@@ -251,10 +285,7 @@ impl Stream {
     fn not_leader(&self, request: &HeartbeatRequest, sent: NodeKey) -> Result<HeartbeatResponse, End> {
         let context = self.context(sent, None, None);
         self.shared.metrics.heartbeats.with_label_values(&[sent.role.name(), "not_leader"]).inc();
-        self.shared
-            .group
-            .handle(request, &context)
-            .map_err(|error| End::Refused(Status::internal(error.to_string())))
+        self.handle(request, &context)
     }
 
     fn context(&self, node: NodeKey, process: Option<Incarnation>, leader: Option<Arc<Leader>>) -> Context {

@@ -69,6 +69,11 @@ impl FencedStore {
         FencedStore { store, fence, lease, clock, lost: Arc::new(Notify::new()) }
     }
 
+    /// The store, to be read.
+    pub fn reader(&self) -> &dyn Store {
+        self.store.as_ref()
+    }
+
     /// Resolves once a write was refused by the fence, to one who waits for it.
     pub async fn lost(&self) {
         self.lost.notified().await;

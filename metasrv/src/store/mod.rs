@@ -13,6 +13,8 @@
 pub mod embedded;
 pub mod fenced;
 pub mod memory;
+#[cfg(test)]
+pub mod quota;
 
 use async_trait::async_trait;
 

@@ -20,6 +20,8 @@ pub struct LeaseId(pub i64);
 pub enum Event {
     /// Time has passed.
     Tick,
+    /// What is known now of this replica's own work, and of the others in the queue.
+    Vitals(Vitals),
     /// The lease for this attempt was granted; `ttl` is what etcd chose.
     Granted(Attempt, LeaseId, Duration),
     /// No lease: refused, unreachable, or unknown (such a lease has no key and expires by itself).
@@ -46,6 +48,16 @@ pub enum Event {
     HandedOver(Attempt),
 }
 
+/// What holding on to a lease is earned by.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Vitals {
+    /// When the last probe heartbeat was sent that came back through this replica's own listener. While it leads, only
+    /// an answer that says so counts.
+    pub proved_at: Option<BootTime>,
+    /// Whether anybody else stands in the queue; absent where the queue was not seen yet.
+    pub rivals: Option<bool>,
+}
+
 /// What a keep-alive's answer showed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LeaseSeen {
@@ -69,6 +81,8 @@ pub enum KeySeen {
 pub enum Leave {
     /// Another replica shall lead; this one queues again.
     Transfer,
+    /// Another replica in the queue shall come before this one, which does not lead: it queues again, as the last.
+    Yield,
     /// This replica ends.
     Shutdown,
 }
@@ -80,6 +94,8 @@ pub enum Effect {
     Grant(Attempt),
     /// Send one keep-alive, with a deadline of its own. No answer is no event.
     KeepAlive(Attempt, LeaseId),
+    /// A keep-alive is due and not earned: say so. The lease runs out if this goes on.
+    Withhold(Attempt),
     /// Campaign until told otherwise. Answer: `Campaigned` or `CampaignFailed`.
     Campaign(Attempt, LeaseId),
     /// Read the queue, linearizable. Answer: `Campaigned` if our key is the oldest, else none. A campaign that waits at
@@ -114,6 +130,8 @@ pub enum StepDown {
     TermNotRaised,
     /// A task that leading needs has died; what it did is not done any more.
     TaskDied,
+    /// No probe heartbeat came back through its own listener for too long, and others are there to lead.
+    Unproved,
 }
 
 impl StepDown {
@@ -125,6 +143,7 @@ impl StepDown {
             StepDown::FenceLost => "fence_lost",
             StepDown::TermNotRaised => "term_not_raised",
             StepDown::TaskDied => "task_died",
+            StepDown::Unproved => "unproved",
         }
     }
 }

@@ -1,0 +1,131 @@
+//! What a leader begins with: the stored state, made into the nodes that it knows.
+//!
+//! It comes from the mirror that this replica held while it did not lead, which is there at once; where the mirror has
+//! not seen the first transaction of the term in time, it is listed.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use dashmap::DashMap;
+use metasrv_core::id::{ClusterId, Epoch, Fence, Incarnation, NodeId, NodeKey, Term};
+use metasrv_core::incarnation::Holder;
+
+use super::node::{Node, Region};
+use super::regions::Sequence;
+use super::takeover::{Candidate, TakeoverError};
+use crate::keys::Keys;
+use crate::mirror::state::{State, Unreadable};
+
+/// How long a takeover waits for its mirror to have seen the term's first transaction. A watch is a few milliseconds
+/// behind; when it is not, a list takes about as long as this.
+const CATCH_UP: Duration = Duration::from_millis(150);
+
+/// Everything that is known of the nodes and regions.
+pub struct Inheritance {
+    /// The last region id.
+    pub sequence: Sequence,
+    /// The nodes with their regions.
+    pub nodes: DashMap<NodeKey, Node>,
+    /// Mod revisions of the nodes' leases, by their keys.
+    pub lease_revisions: HashMap<String, i64>,
+}
+
+/// Loads the state as it was when the term began or later: `revision` is that of the term's first transaction, which
+/// changed the key of the fence. Nobody but this leader has written since.
+pub async fn load(candidate: &Candidate, fence: &Fence, revision: i64) -> Result<Inheritance, TakeoverError> {
+    let began = candidate.clock.now();
+    let mirrored = match &candidate.mirror {
+        Some(mirror) => match mirror.take(&fence.key, revision, CATCH_UP).await {
+            Ok(state) => Some(state),
+            Err(lag) => {
+                tracing::info!(%lag, "the state is listed");
+                None
+            }
+        },
+        None => None,
+    };
+    let from = if mirrored.is_some() { "mirror" } else { "list" };
+    candidate.metrics.takeovers.with_label_values(&[from]).inc();
+    let state = match mirrored {
+        Some(state) => state,
+        None => list(candidate).await?,
+    };
+    let inheritance = inherit(&candidate.keys, state)?;
+    tracing::info!(from, took = ?candidate.clock.now().since(began), "the state is loaded");
+    Ok(inheritance)
+}
+
+async fn list(candidate: &Candidate) -> Result<State, TakeoverError> {
+    let Candidate { store, keys, .. } = candidate;
+    let (node_prefix, lease_prefix, region_prefix) = (keys.nodes(), keys.leases(), keys.regions());
+    let (nodes, leases, regions, sequence) = tokio::try_join!(
+        store.list(&node_prefix),
+        store.list(&lease_prefix),
+        store.list(&region_prefix),
+        async { store.get(&keys.region_sequence()).await },
+    )?;
+    // They are of different revisions, between which this leader itself has changed nothing.
+    let pages = [&nodes, &leases, &regions].into_iter().flat_map(|page| &page.records);
+    Ok(State::of(keys, nodes.revision, pages.chain(&sequence)))
+}
+
+/// The nodes that a state speaks of.
+///
+/// # Errors
+/// [`TakeoverError::Record`] and [`TakeoverError::Key`] for what cannot be understood. Leases of nodes are the
+/// exception: they come again.
+pub fn inherit(keys: &Keys, state: State) -> Result<Inheritance, TakeoverError> {
+    let lease_prefix = keys.leases();
+    for (key, (_, why)) in state.unreadable {
+        if key.starts_with(&lease_prefix) {
+            tracing::error!(key, "the lease of a node cannot be read; it is known again when it is heard of");
+            continue;
+        }
+        return Err(match why {
+            Unreadable::Key => TakeoverError::Key(key),
+            Unreadable::Record(error) => TakeoverError::Record(error),
+        });
+    }
+    let known: DashMap<NodeKey, Node> = DashMap::with_capacity(state.leases.len());
+    for (key, held) in state.processes {
+        let process = Incarnation { epoch: held.value.node_epoch, nonce: held.value.incarnation_nonce };
+        let mut node = known.entry(key).or_default();
+        node.holder = Holder::recorded(process);
+        node.process = Some(process);
+        node.record_revision = held.revision;
+        node.addr = held.value.addr;
+    }
+    let mut lease_revisions = HashMap::with_capacity(state.leases.len());
+    for (key, held) in state.leases {
+        lease_revisions.insert(keys.lease(&key), held.revision);
+        let mut node = known.entry(key).or_default();
+        node.addr = held.value.addr;
+        node.version = held.value.version;
+        node.hostname = held.value.hostname;
+        node.last_activity_ms = held.value.last_activity_ms;
+        node.offered_term = Term(held.value.term);
+        if node.process.is_none() {
+            node.process = Some(Incarnation { epoch: held.value.node_epoch, nonce: 0 });
+        }
+    }
+    for (region, held) in state.routes {
+        let route = held.value;
+        let key = NodeKey::datanode(ClusterId(route.cluster_id), NodeId(route.node_id));
+        known.entry(key).or_default().regions.insert(
+            region,
+            Region {
+                epoch: Epoch(route.epoch),
+                revision: held.revision,
+                term: Term(route.term),
+                created_at_ms: route.created_at_ms,
+                reason: route.reason,
+                granted_at: None,
+            },
+        );
+    }
+    let sequence = state.sequence.map_or(Sequence { last: 0, revision: 0 }, |held| Sequence {
+        last: held.value.value,
+        revision: held.revision,
+    });
+    Ok(Inheritance { sequence, nodes: known, lease_revisions })
+}

@@ -1,0 +1,238 @@
+//! What the store says that a leader begins with, decoded, as it stands at one revision. No I/O and no clock here.
+//!
+//! | held | of which keys | decoded |
+//! | --- | --- | --- |
+//! | processes | `node/…` | which process of a node may be granted leases |
+//! | leases | `lease/…` | when a node was last heard of |
+//! | routes | `region/…` | who leads a region |
+//! | sequence | `sequence/region` | the last region id that was given |
+//! | fences | `election/…` | the mod revision of each candidate's key, and no more |
+//!
+//! A record that cannot be read is held as such: a takeover has to fail over a route, and may go on without a lease.
+
+use std::collections::{BTreeMap, HashMap};
+
+use metasrv_core::id::{NodeKey, RegionId};
+use metasrv_proto::admin::{CounterRecord, NodeLeaseRecord, NodeRecord, RouteRecord};
+use prost::Message;
+
+use crate::keys::Keys;
+use crate::record::{self, RecordError};
+use crate::store::Record;
+
+/// One change in the store.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// A record was written; its mod revision is the change's.
+    Put(Record),
+    /// A key was removed.
+    Deleted {
+        /// Which.
+        key: String,
+        /// The revision that removed it.
+        revision: i64,
+    },
+}
+
+/// A decoded record and its mod revision.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Held<T> {
+    /// What it says.
+    pub value: T,
+    /// Its mod revision.
+    pub revision: i64,
+}
+
+/// What is wrong with a key or a record.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Unreadable {
+    /// The key does not follow the scheme.
+    Key,
+    /// The record is of a newer format, or garbage.
+    Record(RecordError),
+}
+
+/// Events that do not follow what is held. Applying them could lose a change for ever, so they are refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("an event of revision {event} does not follow revision {held}")]
+pub struct OutOfOrder {
+    /// The revision that is held.
+    pub held: i64,
+    /// The revision of the event.
+    pub event: i64,
+}
+
+/// How many records two states differ in.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Difference {
+    /// Records that were added or written again.
+    pub put: usize,
+    /// Records that are gone.
+    pub deleted: usize,
+}
+
+/// See the module.
+#[derive(Clone, PartialEq, Default, Debug)]
+pub struct State {
+    /// The store's revision that this is.
+    pub revision: i64,
+    /// Recorded processes.
+    pub processes: HashMap<NodeKey, Held<NodeRecord>>,
+    /// Leases of nodes.
+    pub leases: HashMap<NodeKey, Held<NodeLeaseRecord>>,
+    /// Routes.
+    pub routes: HashMap<RegionId, Held<RouteRecord>>,
+    /// The last region id.
+    pub sequence: Option<Held<CounterRecord>>,
+    /// Mod revisions of the candidates' keys.
+    pub fences: HashMap<String, i64>,
+    /// What cannot be understood, by its key, with its mod revision.
+    pub unreadable: BTreeMap<String, (i64, Unreadable)>,
+}
+
+impl State {
+    /// What these records say; others than those in the table above are left aside.
+    pub fn of<'a>(keys: &Keys, revision: i64, records: impl IntoIterator<Item = &'a Record>) -> State {
+        let mut state = State { revision, ..State::default() };
+        for record in records {
+            state.put(keys, record);
+        }
+        state
+    }
+
+    /// Takes over changes that follow what is held, in the order of their revisions; a batch holds whole revisions.
+    ///
+    /// # Errors
+    /// [`OutOfOrder`] where they do not follow. What is held is no good any more then.
+    pub fn apply(&mut self, keys: &Keys, events: &[Event]) -> Result<(), OutOfOrder> {
+        let mut last = None;
+        for event in events {
+            let revision = event.revision();
+            let follows = last.map_or(revision > self.revision, |last| revision >= last);
+            if !follows {
+                return Err(OutOfOrder { held: last.unwrap_or(self.revision), event: revision });
+            }
+            last = Some(revision);
+            match event {
+                Event::Put(record) => self.put(keys, record),
+                Event::Deleted { key, .. } => self.forget(keys, key),
+            }
+        }
+        self.revision = last.unwrap_or(self.revision);
+        Ok(())
+    }
+
+    /// In how many records a later state differs.
+    pub fn difference(&self, later: &State) -> Difference {
+        let (before, after) = (self.revisions(), later.revisions());
+        Difference {
+            put: after.iter().filter(|(key, revision)| before.get(*key) != Some(*revision)).count(),
+            deleted: before.keys().filter(|key| !after.contains_key(*key)).count(),
+        }
+    }
+
+    fn put(&mut self, keys: &Keys, record: &Record) {
+        self.forget(keys, &record.key);
+        let key = record.key.as_str();
+        let unreadable = match Slot::of(keys, key) {
+            Slot::Process(node) => hold(&mut self.processes, node, record),
+            Slot::Lease(node) => hold(&mut self.leases, node, record),
+            Slot::Route(region) => hold(&mut self.routes, region, record),
+            Slot::Sequence => match record::decode(record) {
+                Ok(value) => {
+                    self.sequence = Some(Held { value, revision: record.mod_revision });
+                    None
+                }
+                Err(error) => Some(Unreadable::Record(error)),
+            },
+            Slot::Fence => {
+                self.fences.insert(key.to_owned(), record.mod_revision);
+                None
+            }
+            Slot::Unknown => Some(Unreadable::Key),
+            Slot::Other => None,
+        };
+        if let Some(unreadable) = unreadable {
+            self.unreadable.insert(key.to_owned(), (record.mod_revision, unreadable));
+        }
+    }
+
+    fn forget(&mut self, keys: &Keys, key: &str) {
+        // Nearly always empty, so that this costs nothing.
+        self.unreadable.remove(key);
+        match Slot::of(keys, key) {
+            Slot::Process(node) => drop(self.processes.remove(&node)),
+            Slot::Lease(node) => drop(self.leases.remove(&node)),
+            Slot::Route(region) => drop(self.routes.remove(&region)),
+            Slot::Sequence => self.sequence = None,
+            Slot::Fence => drop(self.fences.remove(key)),
+            Slot::Unknown | Slot::Other => {}
+        }
+    }
+
+    /// Every record that is held, by what it stands for, with its mod revision.
+    fn revisions(&self) -> HashMap<Slot, i64> {
+        let processes = self.processes.iter().map(|(node, held)| (Slot::Process(*node), held.revision));
+        let leases = self.leases.iter().map(|(node, held)| (Slot::Lease(*node), held.revision));
+        let routes = self.routes.iter().map(|(region, held)| (Slot::Route(*region), held.revision));
+        let sequence = self.sequence.iter().map(|held| (Slot::Sequence, held.revision));
+        processes.chain(leases).chain(routes).chain(sequence).collect()
+    }
+}
+
+impl Event {
+    /// The revision of the change.
+    pub fn revision(&self) -> i64 {
+        match self {
+            Event::Put(record) => record.mod_revision,
+            Event::Deleted { revision, .. } => *revision,
+        }
+    }
+}
+
+/// What a key stands for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Slot {
+    Process(NodeKey),
+    Lease(NodeKey),
+    Route(RegionId),
+    Sequence,
+    Fence,
+    /// Under a prefix of ours, and not by its scheme.
+    Unknown,
+    /// Nothing that a leader begins with.
+    Other,
+}
+
+impl Slot {
+    fn of(keys: &Keys, key: &str) -> Slot {
+        if key.starts_with(&keys.leases()) {
+            keys.parse_lease(key).map_or(Slot::Unknown, Slot::Lease)
+        } else if key.starts_with(&keys.regions()) {
+            keys.parse_region(key).map_or(Slot::Unknown, Slot::Route)
+        } else if key.starts_with(&keys.nodes()) {
+            keys.parse_node(key).map_or(Slot::Unknown, Slot::Process)
+        } else if key == keys.region_sequence() {
+            Slot::Sequence
+        } else if key.strip_prefix(&keys.election()).is_some_and(|rest| rest.starts_with('/')) {
+            Slot::Fence
+        } else {
+            Slot::Other
+        }
+    }
+}
+
+/// Holds a record, or says why it cannot be read.
+fn hold<K: Eq + std::hash::Hash, T: Message + Default>(
+    map: &mut HashMap<K, Held<T>>,
+    key: K,
+    record: &Record,
+) -> Option<Unreadable> {
+    match record::decode(record) {
+        Ok(value) => {
+            map.insert(key, Held { value, revision: record.mod_revision });
+            None
+        }
+        Err(error) => Some(Unreadable::Record(error)),
+    }
+}

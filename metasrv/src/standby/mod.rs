@@ -1,0 +1,145 @@
+//! A standby's eye on the leader: where there is evidence that it does not lead any more, its lease is revoked instead of
+//! waited for.
+//!
+//! | file | evidence | takes |
+//! | --- | --- | --- |
+//! | `port.rs` | the leader's process is gone | milliseconds |
+//! | `vote.rs` | a majority of the replicas hears nothing of it | a second |
+//! | | none: its lease expires | the TTL |
+//!
+//! Evidence may be wrong, and acting on it is safe all the same: a leader that was deposed can write nothing, because every
+//! write compares the fence; and before a region changes hands, a successor of a leader that did not resign waits for
+//! TTL + L·(1+ρ), so for everything that leader may have granted (design 03, "fast takeover").
+
+mod port;
+mod vote;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use metasrv_core::election::LeaseId;
+use metasrv_core::id::Term;
+use metasrv_core::suspicion::{Opinion, Suspicion};
+use metasrv_core::time::{BootTime, Clock};
+use tokio::sync::watch;
+
+use crate::etcd::election::EtcdElection;
+use crate::handler::KnownLeader;
+use crate::metrics::Metrics;
+use crate::observer::View;
+
+/// After a revocation, or a failed one, the leader is looked at again after so long.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// See the module.
+pub struct Standby {
+    election: Arc<EtcdElection>,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
+    suspicion: Mutex<Suspicion>,
+}
+
+impl Standby {
+    /// `longest` is the most patience with a silent leader: the TTL of its lease.
+    pub fn new(
+        election: Arc<EtcdElection>,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+        longest: Duration,
+    ) -> Arc<Standby> {
+        Arc::new(Standby { election, clock, metrics, suspicion: Mutex::new(Suspicion::new(longest)) })
+    }
+
+    /// What this replica thinks of the leader of this term.
+    pub fn opinion(&self, term: Term) -> Opinion {
+        let now = self.clock.now();
+        self.with(|suspicion| suspicion.opinion(term, now))
+    }
+
+    fn heard(&self, term: Term, sent_at: BootTime) {
+        self.with(|suspicion| suspicion.heard(term, sent_at));
+    }
+
+    fn with<T>(&self, use_it: impl FnOnce(&mut Suspicion) -> T) -> T {
+        use_it(&mut self.suspicion.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Watches whoever leads, until the process ends.
+    pub async fn watch(self: Arc<Self>, view: watch::Receiver<View>) {
+        let mut changes = view.clone();
+        loop {
+            let leader = other_leader(&changes.borrow_and_update());
+            let now = self.clock.now();
+            let term = leader.as_ref().map_or(Term(0), |(leader, _)| leader.term);
+            self.with(|suspicion| suspicion.listen(term, now));
+            let watched = async {
+                match &leader {
+                    Some((leader, lease)) => self.watch_leader(leader, *lease, &view).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let changed = async {
+                // What is not about who leads is no news here.
+                let news = changes.wait_for(|view| other_leader(view) != leader).await;
+                news.is_ok()
+            };
+            tokio::select! {
+                biased;
+                // The sender is gone only when the replica is.
+                news = changed => if !news { return },
+                () = watched => {}
+            }
+        }
+    }
+
+    /// Comes back when there is reason to look who leads again.
+    async fn watch_leader(&self, leader: &KnownLeader, lease: LeaseId, view: &watch::Receiver<View>) {
+        let evidence = tokio::select! {
+            () = port::gone(&leader.addr) => "gone",
+            () = vote::deposed(self, leader, view) => "silent",
+        };
+        tracing::warn!(
+            term = %leader.term, leader = leader.name, addr = leader.addr, evidence,
+            "{}; revoking its lease",
+            match evidence {
+                "gone" => "the leader's process is gone: its connection ended and its port refuses",
+                _ => "a majority of the replicas hears nothing of the leader",
+            }
+        );
+        match self.election.revoke(lease.0).await {
+            Ok(_) => self.metrics.depositions.with_label_values(&[evidence]).inc(),
+            Err(error) => tracing::warn!(%error, "the lease could not be revoked; it expires by itself"),
+        }
+        // Its key is gone, and the view will say so; if not, there is no hurry to look again.
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// The leader, if it is another replica, and the lease under its key.
+fn other_leader(view: &View) -> Option<(KnownLeader, LeaseId)> {
+    let leader = view.leader.clone().filter(|leader| Some(&leader.addr) != view.own_addr.as_ref())?;
+    Some((leader, view.leader_lease?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(leader: &str, own: &str, lease: Option<i64>) -> View {
+        let known = KnownLeader { addr: leader.to_owned(), name: "x".to_owned(), term: Term(1) };
+        View {
+            leader: Some(known),
+            own_addr: Some(own.to_owned()),
+            leader_lease: lease.map(LeaseId),
+            ..View::default()
+        }
+    }
+
+    #[test]
+    fn only_another_replica_whose_lease_is_known_is_watched() {
+        assert!(other_leader(&view("a:1", "b:1", Some(7))).is_some());
+        assert!(other_leader(&view("a:1", "a:1", Some(7))).is_none(), "not ourselves");
+        assert!(other_leader(&view("a:1", "b:1", None)).is_none());
+        assert!(other_leader(&View::default()).is_none());
+    }
+}
