@@ -14,10 +14,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 
 pub use handle::ElectionHandle;
+use handle::Loop;
 
 use crate::etcd::election::{EtcdElection, KeptAlive};
 use crate::faults::Faults;
-use crate::leader::{Candidate, Leader, Prepared, take_over};
+use crate::leader::{Candidate, Ground, Leader, Prepared, take_over};
 use crate::observer::View;
 use crate::probe::Answer;
 use crate::record;
@@ -53,10 +54,8 @@ pub struct Elector {
     api: Arc<EtcdElection>,
     candidate: Candidate,
     seen: watch::Sender<Option<Arc<Leader>>>,
-    leave: mpsc::Receiver<Leave>,
+    kept: Loop,
     vitals: VitalSigns,
-    /// When the loop turned last.
-    turned: watch::Sender<BootTime>,
     sender: mpsc::Sender<Message>,
     messages: mpsc::Receiver<Message>,
     calls: JoinSet<()>,
@@ -64,6 +63,8 @@ pub struct Elector {
     prepared: Option<(Attempt, Box<Prepared>)>,
     leading: Option<(Arc<Leader>, JoinSet<()>)>,
     fence: Option<Fence>,
+    /// What a term is begun on, read since the campaign of this attempt was won.
+    ground: Option<oneshot::Receiver<Ground>>,
     attempt: Attempt,
     /// Resolves when the resignation under way, if any, has its answer.
     resigned: Option<oneshot::Receiver<()>>,
@@ -77,7 +78,7 @@ impl Elector {
         seen: watch::Sender<Option<Arc<Leader>>>,
         vitals: VitalSigns,
     ) -> (Elector, ElectionHandle) {
-        let (handle, leave, turned) = ElectionHandle::new(&candidate);
+        let (handle, kept) = ElectionHandle::new(&candidate);
         let (sender, messages) = mpsc::channel(EVENT_QUEUE);
         let election = Election::new(candidate.timing, rand::random(), candidate.clock.now());
         let elector = Elector {
@@ -85,9 +86,8 @@ impl Elector {
             api,
             candidate,
             seen,
-            leave,
+            kept,
             vitals,
-            turned,
             sender,
             messages,
             calls: JoinSet::new(),
@@ -95,6 +95,7 @@ impl Elector {
             prepared: None,
             leading: None,
             fence: None,
+            ground: None,
             attempt: Attempt(0),
             resigned: None,
         };
@@ -106,11 +107,11 @@ impl Elector {
         loop {
             self.vitals.faults.block_here().await;
             let now = self.candidate.clock.now();
-            self.turned.send_replace(now);
+            self.kept.turned.send_replace(now);
             let wake = tokio::time::sleep(self.election.wakes_at().since(now).min(PULSE));
             let event = tokio::select! {
                 biased;
-                Some(leave) = self.leave.recv() => Event::Leave(leave),
+                Some(leave) = self.kept.inbox.recv() => Event::Leave(leave),
                 Some(message) = self.messages.recv() => match message {
                     Message::Event(event) => event,
                     Message::Prepared(attempt, prepared) => {
@@ -164,6 +165,7 @@ impl Elector {
         match effect {
             Effect::Grant(attempt) => {
                 self.attempt = attempt;
+                self.ground = None;
                 let ttl = self.candidate.timing.election_ttl;
                 self.call(async move {
                     match api.grant(ttl).await {
@@ -207,26 +209,37 @@ impl Elector {
                     ))
                 });
             }
-            Effect::Read(attempt, fence) => self.call(async move {
-                let sent_at = clock.now();
-                match api.read_key(&fence.key).await {
-                    Ok(found) => {
-                        let ours = found.is_some_and(|key| key.create_revision == fence.create_revision);
-                        let seen = if ours { KeySeen::Ours } else { KeySeen::NotOurs };
-                        Some(Event::Read(attempt, sent_at, seen))
-                    }
-                    Err(error) => {
-                        tracing::debug!(%error, "the election key could not be read");
-                        None
-                    }
+            Effect::Read(attempt, fence) => {
+                if self.fence.is_none() && self.ground.is_none() {
+                    self.read_ground(fence.clone());
                 }
-            }),
+                self.call(async move {
+                    let sent_at = clock.now();
+                    match api.read_key(&fence.key).await {
+                        Ok(found) => {
+                            let ours = found.is_some_and(|key| key.create_revision == fence.create_revision);
+                            let seen = if ours { KeySeen::Ours } else { KeySeen::NotOurs };
+                            Some(Event::Read(attempt, sent_at, seen))
+                        }
+                        Err(error) => {
+                            tracing::debug!(%error, "the election key could not be read");
+                            None
+                        }
+                    }
+                });
+            }
             Effect::Campaign(attempt, lease) => self.campaign(attempt, lease),
             Effect::RaiseTerm(attempt, fence, leadership) => {
                 self.fence = Some(fence.clone());
+                self.kept.taking_over.send_replace(true);
                 let (candidate, sender) = (self.candidate.clone(), self.sender.clone());
+                let ground = self.ground.take();
                 self.calls.spawn(async move {
-                    let message = match take_over(candidate, fence, leadership).await {
+                    let ground = match ground {
+                        Some(ground) => ground.await.ok(),
+                        None => None,
+                    };
+                    let message = match take_over(candidate, fence, leadership, ground).await {
                         Ok(prepared) => Message::Prepared(attempt, Box::new(prepared)),
                         Err(error) => {
                             tracing::error!(%error, "cannot take over");
@@ -243,7 +256,10 @@ impl Elector {
                 self.step_down(why.name());
             }
             Effect::HandOver(attempt) => self.hand_over(attempt),
-            Effect::Release(attempt, lease) => self.release(attempt, lease),
+            Effect::Release(attempt, lease) => {
+                self.kept.taking_over.send_replace(false);
+                self.release(attempt, lease);
+            }
             Effect::Stopped => {}
         }
     }
@@ -254,6 +270,19 @@ impl Elector {
             if let Some(event) = call.await {
                 // The loop outlives its calls.
                 let _ = sender.send(Message::Event(event)).await;
+            }
+        });
+    }
+
+    /// Reads what the term will be begun on, beside the read-back of the key: a trip less without a leader.
+    fn read_ground(&mut self, fence: Fence) {
+        let (candidate, (answer, ground)) = (self.candidate.clone(), oneshot::channel());
+        self.ground = Some(ground);
+        self.calls.spawn(async move {
+            match Ground::read(&candidate, &fence).await {
+                // Nobody takes it where the win was none.
+                Ok(ground) => drop(answer.send(ground)),
+                Err(error) => tracing::debug!(%error, "what a term is begun on is read again"),
             }
         });
     }
@@ -287,6 +316,7 @@ impl Elector {
         let (leader, tasks) = prepared.lead(read_back);
         self.candidate.metrics.elections.with_label_values(&["won"]).inc();
         self.seen.send_replace(Some(Arc::clone(&leader)));
+        self.kept.taking_over.send_replace(false);
         self.leading = Some((leader, tasks));
     }
 }

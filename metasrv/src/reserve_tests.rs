@@ -81,7 +81,7 @@ impl Queued {
     async fn lead(&self) -> Result<(Arc<Leader>, JoinSet<()>), TakeoverError> {
         let fence = Fence { key: self.standing.key.clone(), create_revision: self.standing.create_revision };
         let lease = Arc::new(LeadershipLease::new(BootTime::MAX, Duration::from_secs(5)));
-        let prepared = take_over(self.candidate.clone(), fence, lease).await?;
+        let prepared = take_over(self.candidate.clone(), fence, lease, None).await?;
         Ok(prepared.lead(self.candidate.clock.now()))
     }
 }

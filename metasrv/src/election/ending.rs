@@ -15,6 +15,9 @@ use crate::leader::{Candidate, Resignation, resign};
 /// The last drain before a resignation may take so long.
 pub(super) const DRAIN: Duration = Duration::from_secs(2);
 
+/// What waits to be written behind is written within this time while the leader still serves, as far as it goes.
+const FLUSH: Duration = Duration::from_millis(500);
+
 /// A release waits so long for the resignation before it: a little more than a call to the store takes.
 const RESIGN: Duration = Duration::from_millis(2_500);
 
@@ -61,8 +64,10 @@ impl Elector {
         let Some((leader, tasks)) = self.leading.take() else { return };
         let (candidate, sender, seen) = (self.candidate.clone(), self.sender.clone(), self.seen.clone());
         self.calls.spawn(async move {
-            leader.stop_granting();
             tracing::info!(term = %leader.term(), "handing leadership over");
+            // What is queued is written while it still serves, so that there is little to wait for afterwards.
+            leader.flush(FLUSH).await;
+            leader.stop_granting();
             leader.drain(DRAIN).await;
             leader.end();
             // A later term may have begun meanwhile: only this one's leader is taken away.

@@ -41,7 +41,7 @@ pub use node::{Node, Region};
 pub use regions::CreateError;
 pub use resign::{Resignation, resign};
 pub use takeover::{Candidate, Prepared, TakeoverError, take_over};
-pub use term::numbers as term_numbers;
+pub use term::{Ground, numbers as term_numbers};
 
 use crate::keys::Keys;
 use crate::metrics::Metrics;
@@ -152,6 +152,12 @@ impl Leader {
     /// Stops granting; fenced work that remains may still be done.
     pub fn stop_granting(&self) {
         self.closing.store(true, Ordering::Release);
+    }
+
+    /// Writes behind what is queued, while more may come.
+    pub async fn flush(&self, deadline: Duration) {
+        // What is left is written by the last drain.
+        let _ = self.write_behind.drain(deadline).await;
     }
 
     /// Writes behind what is queued, as far as the time allows.

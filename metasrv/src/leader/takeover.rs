@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::inheritance::{Inheritance, load};
-use super::term::{self, Begun};
+use super::term::{self, Begun, Ground};
 use super::{Leader, REGISTRAR_QUEUE, registrar};
 use crate::keys::Keys;
 use crate::metrics::Metrics;
@@ -86,7 +86,7 @@ pub struct Prepared {
     inheritance: Inheritance,
 }
 
-/// Begins a term and loads the state. Called once per win, after the read-back.
+/// Begins a term and loads the state. Called once per win, after the read-back; `ground` is what was read beside it.
 ///
 /// # Errors
 /// Any [`TakeoverError`] means: do not lead, release the fence.
@@ -94,6 +94,7 @@ pub async fn take_over(
     candidate: Candidate,
     fence: Fence,
     lease: Arc<LeadershipLease>,
+    ground: Option<Ground>,
 ) -> Result<Prepared, TakeoverError> {
     let fenced = FencedStore::new(
         Arc::clone(&candidate.store),
@@ -101,7 +102,7 @@ pub async fn take_over(
         Arc::clone(&lease),
         Arc::clone(&candidate.clock),
     );
-    let begun = term::begin(&candidate, &fence, &fenced).await?;
+    let begun = term::begin(&candidate, &fence, &fenced, ground).await?;
     let inheritance = load(&candidate, &fence, begun.revision).await?;
     Ok(Prepared { candidate, fence, lease, fenced, begun, inheritance })
 }

@@ -20,7 +20,7 @@ use super::takeover::{Candidate, TakeoverError};
 use crate::clock::wall_clock_ms;
 use crate::record;
 use crate::store::fenced::{CommitError, FencedStore, Write};
-use crate::store::{Change, StoreError};
+use crate::store::{Change, Record, StoreError};
 use crate::terms::StoredTerms;
 
 /// Attempts to begin a term. Each conflict is a reservation by another candidate, and each makes one in its time.
@@ -50,7 +50,34 @@ pub struct Begun {
     pub wait: Duration,
 }
 
-/// Begins a term under the fence.
+/// What a term is begun on, read after its election was won: no earlier leader writes any more then, and what candidates
+/// write conflicts with the first transaction, or is no hindrance to it.
+pub struct Ground {
+    own_key: Record,
+    stored: StoredTerms,
+    installed: Option<u64>,
+}
+
+impl Ground {
+    /// Reads it, all at once: each trip to the store is time without a leader.
+    ///
+    /// # Errors
+    /// [`TakeoverError`]: what cannot be read or understood.
+    pub async fn read(candidate: &Candidate, fence: &Fence) -> Result<Ground, TakeoverError> {
+        let Candidate { store, keys, .. } = candidate;
+        let own_key = async { store.get(&fence.key).await?.ok_or(TakeoverError::KeyGone) };
+        let stored = async { Ok(StoredTerms::read(store.as_ref(), keys).await?) };
+        let installation = keys.installation();
+        let installed = async {
+            let found = store.get(&installation).await?;
+            Ok(found.as_ref().map(record::decode::<InstallationRecord>).transpose()?)
+        };
+        let (own_key, stored, installed) = tokio::try_join!(own_key, stored, installed)?;
+        Ok(Ground { own_key, stored, installed: installed.map(|it| it.installation) })
+    }
+}
+
+/// Begins a term under the fence. What was read before, once the election was won, may be given as `ground`.
 ///
 /// # Errors
 /// Any [`TakeoverError`] means that no term has begun, or one that nobody may lead.
@@ -58,28 +85,29 @@ pub async fn begin(
     candidate: &Candidate,
     fence: &Fence,
     fenced: &FencedStore,
+    mut ground: Option<Ground>,
 ) -> Result<Begun, TakeoverError> {
     let mut attempt = 1;
     loop {
-        match try_to_begin(candidate, fence, fenced).await {
+        let on = match ground.take() {
+            Some(ground) => ground,
+            None => Ground::read(candidate, fence).await?,
+        };
+        match begin_on(on, candidate, fence, fenced).await {
             Err(TakeoverError::Raise(CommitError::Conflict { .. })) if attempt < ATTEMPTS => attempt += 1,
             result => return result,
         }
     }
 }
 
-async fn try_to_begin(
+async fn begin_on(
+    ground: Ground,
     candidate: &Candidate,
     fence: &Fence,
     fenced: &FencedStore,
 ) -> Result<Begun, TakeoverError> {
-    let Candidate { store, keys, timing, .. } = candidate;
-    // The key first: a reservation that is made after this read changes it, and makes the transaction conflict.
-    let own_key = store.get(&fence.key).await?.ok_or(TakeoverError::KeyGone)?;
-    let stored = StoredTerms::read(store.as_ref(), keys).await?;
-    let installed = store.get(&keys.installation()).await?;
-    let installed =
-        installed.as_ref().map(record::decode::<InstallationRecord>).transpose()?.map(|it| it.installation);
+    let Candidate { keys, timing, .. } = candidate;
+    let Ground { own_key, stored, installed } = ground;
     // Zero means "not told yet" on the wire.
     let installation = installed.unwrap_or_else(|| rand::random::<u64>().max(1));
 

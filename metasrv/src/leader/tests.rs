@@ -56,7 +56,7 @@ async fn win(store: &Arc<MemoryStore>, candidate: Candidate) -> Result<Prepared,
     let value = encode(&candidate.record);
     let create_revision = write(store, Change::Put { key: key.clone(), value }).await;
     let lease = Arc::new(LeadershipLease::new(BootTime::MAX, Duration::from_secs(5)));
-    take_over(candidate, Fence { key, create_revision }, lease).await
+    take_over(candidate, Fence { key, create_revision }, lease, None).await
 }
 
 async fn lead(store: &Arc<MemoryStore>) -> (Arc<Leader>, JoinSet<()>) {

@@ -37,7 +37,7 @@ impl Followed {
         let create_revision = self.watched.write(Change::Put { key: key.clone(), value }).await;
         let lease = Arc::new(LeadershipLease::new(BootTime::MAX, Duration::from_secs(5)));
         let now = candidate.clock.now();
-        let prepared = take_over(candidate, Fence { key, create_revision }, lease).await;
+        let prepared = take_over(candidate, Fence { key, create_revision }, lease, None).await;
         prepared.unwrap_or_else(|error| panic!("{error}")).lead(now).0
     }
 
@@ -159,7 +159,7 @@ async fn what_cannot_be_understood_stops_a_takeover_from_a_mirror_too() {
         let put = Change::Put { key: fence.clone(), value: encode(&candidate.record) };
         let create_revision = followed.watched.write(put).await;
         let lease = Arc::new(LeadershipLease::new(BootTime::MAX, Duration::from_secs(5)));
-        let taken = take_over(candidate, Fence { key: fence, create_revision }, lease).await;
+        let taken = take_over(candidate, Fence { key: fence, create_revision }, lease, None).await;
         assert_eq!(followed.takeovers("mirror"), 1);
         assert_eq!(taken.is_err(), stops, "{key}");
         if let Err(error) = taken {

@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use metasrv_core::id::Term;
 use metasrv_core::time::Clock;
@@ -21,6 +22,14 @@ use crate::metrics::Metrics;
 use crate::mirror::Mirror;
 use crate::observer::View;
 use crate::wire;
+
+/// A question for the leader waits so long for one to be known. Below the deadline after which a node asks the next
+/// replica anyway, and several times as long as a change of leader takes.
+const KNOWN_PATIENCE: Duration = Duration::from_millis(100);
+
+/// A node that comes to a replica which has won and does not lead yet waits so long. A takeover takes some milliseconds,
+/// or a list of the whole state.
+const TAKEOVER_PATIENCE: Duration = Duration::from_millis(500);
 
 /// What every stream shares.
 pub struct Shared {
@@ -49,6 +58,28 @@ impl Shared {
         let view = self.view.borrow();
         let own = view.own_addr.as_deref();
         view.leader.clone().filter(|known| Some(known.addr.as_str()) != own)
+    }
+
+    /// Waits for a leader to become known, or this replica to lead, for a moment: between two leaders an answer that comes
+    /// a little later spares a node its next question.
+    async fn leader_known(&self) {
+        let (mut leader, mut view) = (self.leader.clone(), self.view.clone());
+        let known = async {
+            tokio::select! {
+                _ = leader.wait_for(Option::is_some) => {}
+                _ = view.wait_for(|view| view.leader.as_ref().is_some_and(|known| Some(&known.addr) != view.own_addr.as_ref())) => {}
+            }
+        };
+        // Then the answer is that nobody is known.
+        let _ = tokio::time::timeout(KNOWN_PATIENCE, known).await.map(|()| true);
+    }
+
+    /// What this replica has as leader; waits where it is about to have it.
+    pub async fn leading_soon(&self) -> Option<Arc<Leader>> {
+        if let Some(election) = self.election.as_ref().filter(|_| self.leading().is_none()) {
+            election.taken_over(TAKEOVER_PATIENCE).await;
+        }
+        self.leading()
     }
 
     /// What this replica has as leader, if it leads at this instant.
@@ -87,6 +118,9 @@ impl Heartbeat for HeartbeatService {
         request: Request<AskLeaderRequest>,
     ) -> Result<Response<AskLeaderResponse>, Status> {
         let (header, node) = limits::header(request.get_ref().header.as_ref())?;
+        if self.shared.leading_soon().await.is_none() && self.shared.other_leader().is_none() {
+            self.shared.leader_known().await;
+        }
         let (leading, other) = (self.shared.leading(), self.shared.other_leader());
         if let Some(leader) = leading.as_ref().filter(|leader| leader.installation() == header.installation) {
             // A node that refuses our term opens no stream: it is heard here.

@@ -393,6 +393,6 @@ async fn lead_alone(candidate: Candidate) -> Result<(Arc<Leader>, JoinSet<()>), 
     };
     let fence = Fence { key, create_revision };
     let for_ever = Arc::new(LeadershipLease::new(BootTime::MAX, candidate.timing.election_ttl));
-    let prepared = take_over(candidate, fence, for_ever).await?;
+    let prepared = take_over(candidate, fence, for_ever, None).await?;
     Ok(prepared.lead(began))
 }

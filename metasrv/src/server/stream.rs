@@ -208,7 +208,8 @@ impl Stream {
         let (header, sent) = limits::header(request.header.as_ref()).map_err(End::Refused)?;
         let first = self.session.is_none();
         if first {
-            let Some(leader) = self.shared.leading() else { return self.not_leader(request, sent) };
+            let leading = self.shared.leading_soon().await;
+            let Some(leader) = leading else { return self.not_leader(request, sent) };
             if header.installation != 0 && header.installation != leader.installation() {
                 return Ok(farewell::other_installation(&sent, &leader, header.installation));
             }

@@ -200,6 +200,9 @@ async fn all_rounds(
             .await
             .map_err(|why| format!("{}, round {number}: {why}", fault.name()))?;
         println!("{}", line(&measured, number, all));
+        if measured.leader_changes > usize::from(fault.replaces_the_leader()) {
+            println!("a leader went that nobody meant; logs are kept in {}", world.keep_logs());
+        }
         found.rounds.entry(fault).or_default().push(measured);
         match look(&world.ledger).double_leader_instants() - before {
             0 => {}
