@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     "greptime/v1/meta/common.proto",
     "greptime/v1/meta/heartbeat.proto",
+    "metasrv/v1/evidence.proto",
     "metasrv/v1/instruction.proto",
     "metasrv/v1/record.proto",
     "metasrv/v1/admin.proto",

@@ -14,6 +14,7 @@
 //! | `pace.rs` | the interval that metasrv dictates; [`Rhythm`]: when heartbeats are due, and when a new stream |
 //! | `frontend.rs` | [`FrontendTask`]: keeps a frontend registered |
 //! | `admin.rs` | [`AdminClient`]: the calls behind `metactl`, which never repeat what may have been done |
+//! | `certificate.rs` | `certify_end`: a supervisor tells that its process has ended |
 //! | `channels.rs` | one HTTP/2 connection per address, dropped after a transport error |
 //! | `back_off.rs` | how long to wait before the next attempt |
 //! | `error.rs` | [`ClientError`] |
@@ -25,6 +26,7 @@
 mod admin;
 mod ask;
 mod back_off;
+mod certificate;
 mod channels;
 mod client;
 mod config;

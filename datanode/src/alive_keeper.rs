@@ -10,17 +10,22 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use metasrv_core::id::{Epoch, RegionId};
 use metasrv_core::time::{BootTime, Clock};
 use metasrv_proto::meta;
 use tokio::sync::Notify;
 
-use crate::countdown::{CountdownTaskHandle, Granted, NotWritable, WriteGuard};
-use crate::region_server::{RegionEventReceiver, RegionRole, RegionServer, RegionServerEvent, RegionStat};
+use crate::countdown::{CountdownTaskHandle, Granted};
+use crate::region_server::{
+    OpenAs, OpenOptions, RegionEventReceiver, RegionRole, RegionServer, RegionServerEvent, RegionStat,
+};
 use crate::response::{HandleControl, HandlerError, HeartbeatResponseHandler, ResponseContext};
+use crate::write_guard::{NotWritable, WriteGuard, Writes};
 
 /// The timer sleeps no longer than this: its clock stands still while the machine sleeps, the deadlines' does not.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
@@ -32,6 +37,11 @@ pub struct RegionAliveKeeper {
     clock: Arc<dyn Clock>,
     server: Arc<dyn RegionServer>,
     regions: RwLock<BTreeMap<RegionId, CountdownTaskHandle>>,
+    /// The writes under way. Those of a region outlive its being closed, for as long as there are any.
+    writes: Mutex<BTreeMap<RegionId, Weak<Writes>>>,
+    /// The highest epoch of each region under which this process was told to stop writing. It outlives the region being
+    /// closed: a few bytes for each region that was ever moved away.
+    stopped: Mutex<BTreeMap<RegionId, Epoch>>,
     /// Regions that became writable since the task looked last.
     revived: Mutex<BTreeSet<RegionId>>,
     revival: Notify,
@@ -40,6 +50,10 @@ pub struct RegionAliveKeeper {
     telling: Notify,
     /// A region was opened, closed or raised, or changed its role: metasrv should hear of it now.
     changed: Notify,
+    /// When that was last, as requests carry it.
+    changed_at_ms: AtomicU64,
+    /// The same, and metasrv waits for it.
+    urgent: Notify,
 }
 
 impl RegionAliveKeeper {
@@ -50,11 +64,15 @@ impl RegionAliveKeeper {
             clock,
             server,
             regions: RwLock::default(),
+            writes: Mutex::default(),
+            stopped: Mutex::default(),
             revived: Mutex::default(),
             revival: Notify::new(),
             untold: Mutex::default(),
             telling: Notify::new(),
             changed: Notify::new(),
+            changed_at_ms: AtomicU64::new(0),
+            urgent: Notify::new(),
         }
     }
 
@@ -105,7 +123,9 @@ impl RegionAliveKeeper {
             let role = match handle.role() {
                 RegionRole::Leader => meta::RegionRole::Leader,
                 RegionRole::Follower => meta::RegionRole::Follower,
+                RegionRole::Downgrading => meta::RegionRole::DowngradingLeader,
             };
+            let held = handle.held();
             meta::RegionStat {
                 region_id: region.0,
                 rcus: stat.rcus,
@@ -113,7 +133,8 @@ impl RegionAliveKeeper {
                 approximate_bytes: stat.approximate_bytes,
                 engine: stat.engine.clone(),
                 role: role.into(),
-                epoch: handle.epoch().0,
+                epoch: held.epoch.0,
+                candidate: held.kind == OpenAs::Candidate,
                 ..meta::RegionStat::default()
             }
         };
@@ -125,32 +146,110 @@ impl RegionAliveKeeper {
         self.changed.notified().await;
     }
 
+    /// Asks for a heartbeat now, without waiting for further changes.
+    pub(crate) fn report_now(&self) {
+        self.urgent.notify_one();
+    }
+
+    /// Resolves when a heartbeat should go out now. It reports every change so far; whether none of them has to be reported
+    /// once more, because one is of the same millisecond and a lease for it would not count, is returned.
+    pub(crate) async fn urgent(&self) -> bool {
+        self.urgent.notified().await;
+        let counts = self.duration_since_epoch_ms() > self.changed_at_ms.load(Ordering::Acquire);
+        if counts {
+            let _ = self.changed().now_or_never();
+        }
+        counts
+    }
+
+    fn note_change(&self) {
+        self.changed_at_ms.fetch_max(self.duration_since_epoch_ms(), Ordering::AcqRel);
+        self.changed.notify_one();
+    }
+
+    /// Ends the right to write to a region under this epoch and older ones, for good, whether it is open or not.
+    pub(crate) fn stop(&self, region: RegionId, epoch: Epoch) {
+        {
+            let mut stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
+            let highest = stopped.entry(region).or_default();
+            *highest = (*highest).max(epoch);
+        }
+        // Whoever opens it from here on finds the number above.
+        if let Some(open) = self.region(region) {
+            open.stop(epoch);
+            tracing::info!(%region, %epoch, "region is not written to any more under this epoch");
+            self.tell(region);
+            self.note_change();
+        }
+    }
+
+    /// The highest epoch of a region under which this process was told to stop writing.
+    pub(crate) fn stopped(&self, region: RegionId) -> Epoch {
+        let stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
+        stopped.get(&region).copied().unwrap_or_default()
+    }
+
     /// Takes note of an opening or a closing.
     pub(crate) fn take(&self, event: RegionServerEvent) {
-        let mut regions = self.regions.write().unwrap_or_else(PoisonError::into_inner);
-        match event {
-            RegionServerEvent::Registered(region, epoch) => match regions.get(&region) {
-                Some(open) if epoch > open.epoch() => {
-                    tracing::info!(%region, from = %open.epoch(), %epoch, "region held under a higher epoch");
-                    open.raise(epoch);
-                    self.tell(region);
-                }
-                Some(_) => return,
-                None => {
-                    tracing::info!(%region, %epoch, "region opened");
-                    let handle = CountdownTaskHandle::new(region, epoch, Arc::clone(&self.clock));
-                    regions.insert(region, handle);
-                }
-            },
-            RegionServerEvent::Deregistered(region) => match regions.remove(&region) {
-                Some(open) => {
-                    open.close();
-                    tracing::info!(%region, epoch = %open.epoch(), "region closed");
-                }
-                None => return,
-            },
+        let changed = match event {
+            RegionServerEvent::Registered(region, epoch) => self.register(region, OpenOptions::leader(epoch)),
+            RegionServerEvent::RegisteredCandidate(region, epoch) => {
+                self.register(region, OpenOptions::candidate(epoch))
+            }
+            RegionServerEvent::Deregistered(region) => self.deregister(region),
+        };
+        if changed {
+            self.note_change();
         }
-        self.changed.notify_one();
+    }
+
+    fn register(&self, region: RegionId, options: OpenOptions) -> bool {
+        let OpenOptions { epoch, kind } = options;
+        let mut regions = self.regions.write().unwrap_or_else(PoisonError::into_inner);
+        match regions.get(&region) {
+            Some(open) if epoch > open.epoch() => {
+                tracing::info!(%region, from = %open.epoch(), %epoch, ?kind, "region held under a higher epoch");
+                open.raise(options);
+                self.tell(region);
+            }
+            Some(_) => return false,
+            None => {
+                tracing::info!(%region, %epoch, ?kind, "region opened");
+                let clock = Arc::clone(&self.clock);
+                // Read under the lock above: a stop is seen here, or it finds the region.
+                let (stopped, writes) = (self.stopped(region), self.count_writes(region, regions.len()));
+                let handle = CountdownTaskHandle::new(region, options, stopped, writes, clock);
+                regions.insert(region, handle);
+            }
+        }
+        true
+    }
+
+    fn count_writes(&self, region: RegionId, open: usize) -> Arc<Writes> {
+        let mut all = self.writes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(under_way) = all.get(&region).and_then(Weak::upgrade) {
+            return under_way;
+        }
+        if all.len() > 2 * open + 64 {
+            all.retain(|_, writes| writes.strong_count() > 0);
+        }
+        let writes = Arc::new(Writes::default());
+        all.insert(region, Arc::downgrade(&writes));
+        writes
+    }
+
+    /// The writes of a region that are under way, also where it was closed meanwhile. `None`: there are none.
+    pub(crate) fn writes(&self, region: RegionId) -> Option<Arc<Writes>> {
+        let all = self.writes.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(&region).and_then(Weak::upgrade)
+    }
+
+    fn deregister(&self, region: RegionId) -> bool {
+        let removed = self.regions.write().unwrap_or_else(PoisonError::into_inner).remove(&region);
+        let Some(open) = removed else { return false };
+        open.close();
+        tracing::info!(%region, epoch = %open.epoch(), "region closed");
+        true
     }
 
     fn grant(&self, lease: &meta::RegionLease) -> Result<(), String> {
@@ -238,8 +337,11 @@ impl RegionAliveKeeper {
                     RegionRole::Follower => {
                         tracing::warn!(%region, %epoch, "region is read-only until a lease is granted")
                     }
+                    RegionRole::Downgrading => {
+                        tracing::info!(%region, %epoch, "region is read-only under this epoch for good")
+                    }
                 }
-                self.changed.notify_one();
+                self.note_change();
                 self.server.set_role(region, epoch, role).await;
             }
         }

@@ -24,7 +24,7 @@ struct Told(Mutex<Vec<(u64, u64, RegionRole)>>);
 
 #[async_trait]
 impl RegionServer for Told {
-    async fn open(&self, _: RegionId, _: Epoch) -> Result<(), RegionError> {
+    async fn open(&self, _: RegionId, _: OpenOptions) -> Result<(), RegionError> {
         Ok(())
     }
 

@@ -8,13 +8,18 @@ use metasrv_core::id::{Epoch, RegionId};
 use metasrv_core::lease::RegionLease;
 use metasrv_core::time::{BootTime, Clock};
 
-use crate::region_server::RegionRole;
+use crate::region_server::{OpenAs, OpenOptions, RegionRole};
+use crate::write_guard::{NotWritable, WriteGuard, Writes};
 
 /// The state of one open region. There is no timer in it: whoever asks compares its deadline with the clock, and
 /// the keeper's one task tells the embedder when a deadline has passed.
 #[derive(Debug)]
 pub struct CountdownTask {
     lease: RegionLease,
+    /// What it is open for.
+    kind: OpenAs,
+    /// Nothing is written any more under this epoch or an older one, whatever is granted.
+    stopped: Epoch,
     /// When it was opened, or its epoch raised: an answer to an older request does not speak of it.
     held_since: BootTime,
     /// The role that the embedder was told last.
@@ -29,6 +34,7 @@ pub struct CountdownTask {
 pub struct CountdownTaskHandle {
     region: RegionId,
     task: Arc<Mutex<CountdownTask>>,
+    writes: Arc<Writes>,
     clock: Arc<dyn Clock>,
 }
 
@@ -44,13 +50,25 @@ pub(crate) enum Granted {
 }
 
 impl CountdownTaskHandle {
-    /// The countdown of a region that was just opened: no lease yet.
-    pub(crate) fn new(region: RegionId, epoch: Epoch, clock: Arc<dyn Clock>) -> CountdownTaskHandle {
-        let held_since = clock.now();
-        let lease = RegionLease::opened(epoch);
-        let task =
-            CountdownTask { lease, held_since, told: RegionRole::Follower, watched: false, closed: false };
-        CountdownTaskHandle { region, task: Arc::new(Mutex::new(task)), clock }
+    /// The countdown of a region that was just opened: no lease yet. `stopped`: the highest epoch under which this
+    /// process was told to stop writing to it. `writes`: those under way, also of a time before it was closed and opened again.
+    pub(crate) fn new(
+        region: RegionId,
+        options: OpenOptions,
+        stopped: Epoch,
+        writes: Arc<Writes>,
+        clock: Arc<dyn Clock>,
+    ) -> CountdownTaskHandle {
+        let task = CountdownTask {
+            lease: RegionLease::opened(options.epoch),
+            kind: options.kind,
+            stopped,
+            held_since: clock.now(),
+            told: RegionRole::Follower,
+            watched: false,
+            closed: false,
+        };
+        CountdownTaskHandle { region, task: Arc::new(Mutex::new(task)), writes, clock }
     }
 
     /// The region.
@@ -61,6 +79,12 @@ impl CountdownTaskHandle {
     /// The epoch it is held under.
     pub fn epoch(&self) -> Epoch {
         self.locked().lease.epoch()
+    }
+
+    /// How it is held.
+    pub(crate) fn held(&self) -> OpenOptions {
+        let task = self.locked();
+        OpenOptions { epoch: task.lease.epoch(), kind: task.kind }
     }
 
     /// The instant at which the right to write ends; [`BootTime::ZERO`] where there never was one.
@@ -82,18 +106,25 @@ impl CountdownTaskHandle {
         if task.closed {
             return Err(NotWritable::NotOpen(self.region));
         }
-        let now = self.clock.now();
-        if !task.lease.is_valid(now) {
-            return Err(NotWritable::expired(self.region, task.lease.until(), now));
+        if task.kind == OpenAs::Candidate {
+            return Err(NotWritable::Candidate(self.region));
         }
+        if task.is_stopped() {
+            return Err(NotWritable::Downgraded(self.region));
+        }
+        let now = self.clock.now();
         let (epoch, until) = (task.lease.epoch(), task.lease.until());
-        Ok(WriteGuard { region: self.region, epoch, until, clock: Arc::clone(&self.clock) })
+        if !task.lease.is_valid(now) {
+            return Err(NotWritable::expired(self.region, until, now));
+        }
+        // Counted before the lock is given back: whoever stops the region afterwards waits for this write.
+        Ok(WriteGuard::new(self.region, epoch, until, Arc::clone(&self.clock), &self.writes))
     }
 
     /// Takes a grant that answers a request of `sent_at`.
     pub(crate) fn grant(&self, epoch: Epoch, sent_at: BootTime, length: Duration) -> Granted {
         let mut task = self.locked();
-        if task.closed || sent_at < task.held_since {
+        if task.closed || task.is_stopped() || task.kind == OpenAs::Candidate || sent_at < task.held_since {
             return Granted::Ignored;
         }
         let now = self.clock.now();
@@ -109,12 +140,20 @@ impl CountdownTaskHandle {
     }
 
     /// Holds the region under a higher epoch, without the right to write.
-    pub(crate) fn raise(&self, epoch: Epoch) {
+    pub(crate) fn raise(&self, options: OpenOptions) {
         let mut task = self.locked();
-        if epoch > task.lease.epoch() {
-            task.lease.raise(epoch);
+        if options.epoch > task.lease.epoch() {
+            task.lease.raise(options.epoch);
+            task.kind = options.kind;
             task.held_since = self.clock.now();
         }
+    }
+
+    /// Ends the right to write under this epoch and older ones, for good. Writes whose guards were given before may be
+    /// under way.
+    pub(crate) fn stop(&self, epoch: Epoch) {
+        let mut task = self.locked();
+        task.stopped = task.stopped.max(epoch);
     }
 
     /// Whether it was opened, or its epoch raised, after this instant.
@@ -141,7 +180,7 @@ impl CountdownTaskHandle {
     /// The instant at which its deadline has to be looked at, if nobody does so yet.
     pub(crate) fn watch(&self) -> Option<BootTime> {
         let mut task = self.locked();
-        let watches = !task.watched && !task.closed && task.lease.is_valid(self.clock.now());
+        let watches = !task.watched && task.may_write(self.clock.now());
         task.watched |= watches;
         watches.then(|| task.lease.until())
     }
@@ -149,7 +188,7 @@ impl CountdownTaskHandle {
     /// Looks at its deadline: the instant at which to look again, or nothing once it has passed.
     pub(crate) fn look(&self) -> Option<BootTime> {
         let mut task = self.locked();
-        task.watched = !task.closed && task.lease.is_valid(self.clock.now());
+        task.watched = task.may_write(self.clock.now());
         task.watched.then(|| task.lease.until())
     }
 
@@ -159,89 +198,26 @@ impl CountdownTaskHandle {
 }
 
 impl CountdownTask {
+    fn is_stopped(&self) -> bool {
+        self.lease.epoch() <= self.stopped
+    }
+
+    fn may_write(&self, now: BootTime) -> bool {
+        !self.closed && self.kind == OpenAs::Leader && !self.is_stopped() && self.lease.is_valid(now)
+    }
+
     fn role(&self, now: BootTime) -> RegionRole {
-        if self.lease.is_valid(now) && !self.closed { RegionRole::Leader } else { RegionRole::Follower }
+        match self.kind {
+            OpenAs::Leader if self.is_stopped() => RegionRole::Downgrading,
+            OpenAs::Leader if self.may_write(now) => RegionRole::Leader,
+            OpenAs::Leader | OpenAs::Candidate => RegionRole::Follower,
+        }
     }
 }
 
 impl fmt::Debug for CountdownTaskHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CountdownTaskHandle").field("region", &self.region).field("task", &self.task).finish()
-    }
-}
-
-/// The right to write one batch to one region.
-///
-/// Take one per batch, hand [`WriteGuard::epoch`] to the storage, and [`WriteGuard::check`] it again once the storage
-/// has answered, before the write is acknowledged. Between a check and the write a thread may be paused for any time:
-/// only a storage that rejects old epochs closes that gap.
-#[derive(Clone)]
-#[must_use = "a right that nobody checks protects nothing"]
-pub struct WriteGuard {
-    region: RegionId,
-    epoch: Epoch,
-    until: BootTime,
-    clock: Arc<dyn Clock>,
-}
-
-impl WriteGuard {
-    /// The region.
-    pub fn region(&self) -> RegionId {
-        self.region
-    }
-
-    /// The epoch that the storage has to be told.
-    pub fn epoch(&self) -> Epoch {
-        self.epoch
-    }
-
-    /// The instant at which this right ends. It does not move when the lease is renewed.
-    pub fn until(&self) -> BootTime {
-        self.until
-    }
-
-    /// Compares the deadline with the clock.
-    ///
-    /// # Errors
-    /// [`NotWritable::Expired`] from the deadline on.
-    pub fn check(&self) -> Result<(), NotWritable> {
-        let now = self.clock.now();
-        if now < self.until { Ok(()) } else { Err(NotWritable::expired(self.region, self.until, now)) }
-    }
-}
-
-impl fmt::Debug for WriteGuard {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let WriteGuard { region, epoch, until, .. } = self;
-        write!(f, "WriteGuard {{ region: {region}, epoch: {epoch}, until: {until:?} }}")
-    }
-}
-
-/// Why a region may not be written to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum NotWritable {
-    /// It is not open in this process.
-    #[error("region {0} is not open on this node")]
-    NotOpen(RegionId),
-    /// It is open, and no lease was granted for the epoch it is held under.
-    #[error("region {0} is read-only: it was not granted a lease yet")]
-    NotLeased(RegionId),
-    /// Its lease ran out.
-    #[error("region {region} is read-only: its lease ended {ago:?} ago and was not renewed")]
-    Expired {
-        /// The region.
-        region: RegionId,
-        /// How long ago.
-        ago: Duration,
-    },
-}
-
-impl NotWritable {
-    fn expired(region: RegionId, until: BootTime, now: BootTime) -> NotWritable {
-        match until {
-            BootTime::ZERO => NotWritable::NotLeased(region),
-            until => NotWritable::Expired { region, ago: now.since(until) },
-        }
     }
 }
 
@@ -256,7 +232,13 @@ mod tests {
     fn countdown() -> (Arc<ManualClock>, CountdownTaskHandle) {
         let clock = Arc::new(ManualClock::default());
         clock.set(5_000);
-        let handle = CountdownTaskHandle::new(REGION, Epoch(2), clock.clone());
+        let handle = CountdownTaskHandle::new(
+            REGION,
+            OpenOptions::leader(Epoch(2)),
+            Epoch(0),
+            Arc::default(),
+            clock.clone(),
+        );
         (clock, handle)
     }
 
@@ -306,7 +288,7 @@ mod tests {
         assert!(handle.is_newer_than(at(4_999)) && !handle.is_newer_than(at(5_000)));
         handle.grant(Epoch(2), at(5_000), L);
         clock.set(5_100);
-        handle.raise(Epoch(3));
+        handle.raise(OpenOptions::leader(Epoch(3)));
         assert!(handle.write_guard().is_err(), "a raised epoch takes the right away");
         assert_eq!(handle.grant(Epoch(3), at(5_050), L), Granted::Ignored);
         assert_eq!(handle.grant(Epoch(3), at(5_100), L), Granted::Revived);
@@ -324,5 +306,44 @@ mod tests {
         handle.close();
         assert_eq!(handle.grant(Epoch(2), at(6_000), L), Granted::Ignored);
         assert_eq!(handle.write_guard().unwrap_err(), NotWritable::NotOpen(REGION));
+    }
+    /// Goal: after a stop nothing that is granted for the epoch counts, also where it was under way; a raised epoch counts
+    /// again. Method: stop between a request and its answer, with a write under way.
+    #[tokio::test]
+    async fn a_stopped_region_refuses_its_epoch_for_good_and_waits_for_its_writes() {
+        let (_, handle) = countdown();
+        handle.grant(Epoch(2), at(5_000), L);
+        let guard = handle.write_guard().unwrap();
+        handle.stop(Epoch(2));
+        assert_eq!(handle.write_guard().unwrap_err(), NotWritable::Downgraded(REGION));
+        assert_eq!(handle.role(), RegionRole::Downgrading);
+        assert_eq!(handle.grant(Epoch(2), at(5_000), L), Granted::Ignored, "a late answer");
+        assert_eq!(guard.check(), Ok(()), "what was under way may end");
+        let waits = tokio::time::timeout(Duration::from_millis(20), handle.writes.ended()).await;
+        assert!(waits.is_err(), "a write is under way");
+        drop(guard);
+        tokio::time::timeout(Duration::from_secs(20), handle.writes.ended()).await.expect("none is left");
+        handle.raise(OpenOptions::leader(Epoch(3)));
+        assert_eq!(handle.role(), RegionRole::Follower);
+        assert_eq!(handle.grant(Epoch(3), at(5_000), L), Granted::Revived);
+        assert!(handle.write_guard().is_ok());
+    }
+
+    #[test]
+    fn a_candidate_is_granted_nothing_until_it_leads_under_a_higher_epoch() {
+        let clock = Arc::new(ManualClock::default());
+        let handle = CountdownTaskHandle::new(
+            REGION,
+            OpenOptions::candidate(Epoch(2)),
+            Epoch(0),
+            Arc::default(),
+            clock.clone(),
+        );
+        assert_eq!(handle.grant(Epoch(2), at(0), L), Granted::Ignored);
+        assert_eq!(handle.write_guard().unwrap_err(), NotWritable::Candidate(REGION));
+        handle.raise(OpenOptions::leader(Epoch(2)));
+        assert_eq!(handle.held(), OpenOptions::candidate(Epoch(2)), "the same epoch has another leader");
+        handle.raise(OpenOptions::leader(Epoch(3)));
+        assert_eq!(handle.grant(Epoch(3), at(0), L), Granted::Revived);
     }
 }

@@ -16,18 +16,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use metasrv_client::{MetaClient, Violation, parse_address, wall_clock_ms};
+use metasrv_core::id::Incarnation;
 use metasrv_core::time::Clock;
+use metasrv_proto::admin::DirectoryLock;
 use metasrv_proto::meta::{NodeInfo, Role};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::alive_keeper::RegionAliveKeeper;
 use crate::clock::SystemClock;
-use crate::instruction::{CloseRegionsHandler, InstructionExecutor, InstructionHandler, orders};
+use crate::instruction::InstructionExecutor;
 use crate::mailbox::{HeartbeatMailbox, OutgoingMessage};
+use crate::orders::{CloseRegionsHandler, InstructionHandler, OrderReceiver, orders};
 use crate::region_server::{RegionEventReceiver, RegionEventSender, RegionServer};
 use crate::response::{HandlerGroupExecutor, HeartbeatResponseHandler};
 use crate::session::{HeartbeatConfigHandler, Session};
+use crate::turns::Turns;
 
 /// What a [`HeartbeatTask`] is made of.
 pub struct HeartbeatTaskOptions {
@@ -47,6 +51,11 @@ pub struct HeartbeatTaskOptions {
     pub info: NodeInfo,
     /// Handlers of the embedder's, which run after ours.
     pub handlers: Vec<Arc<dyn HeartbeatResponseHandler>>,
+    /// Who this process is, where a supervisor that certifies its end has said so; else it is chosen here.
+    pub incarnation: Option<Incarnation>,
+    /// The lock that this process holds for as long as it lives: it lets a later process of this node prove that this one
+    /// has ended. `None`: it holds none, or cannot be sure of it.
+    pub directory_lock: Option<DirectoryLock>,
 }
 
 impl HeartbeatTaskOptions {
@@ -65,6 +74,8 @@ impl HeartbeatTaskOptions {
             leases_notifier: None,
             info: NodeInfo::default(),
             handlers: Vec::new(),
+            incarnation: None,
+            directory_lock: None,
         }
     }
 }
@@ -106,6 +117,7 @@ pub(crate) struct Shared {
     /// Creation of this process, in milliseconds since 1970.
     pub(crate) node_epoch: AtomicU64,
     pub(crate) nonce: u64,
+    pub(crate) directory_lock: Option<DirectoryLock>,
     pub(crate) leases_notifier: Option<Arc<Notify>>,
     pub(crate) executor: HandlerGroupExecutor,
     pub(crate) streams: AtomicU64,
@@ -116,7 +128,7 @@ struct Parts {
     interval: watch::Receiver<Duration>,
     replies: mpsc::Receiver<OutgoingMessage>,
     events: RegionEventReceiver,
-    orders: mpsc::Receiver<crate::instruction::Order>,
+    orders: OrderReceiver,
     instructions: InstructionExecutor,
 }
 
@@ -143,7 +155,10 @@ impl HeartbeatTask {
             leases_notifier,
             info,
             handlers,
+            incarnation,
+            directory_lock,
         } = options;
+        let incarnation = incarnation.unwrap_or_else(new_incarnation);
         let keeper = Arc::new(RegionAliveKeeper::new(Arc::clone(&region_server), clock));
         let (event_sender, events) = events;
         let (mailbox, replies) = HeartbeatMailbox::new();
@@ -159,17 +174,20 @@ impl HeartbeatTask {
         let instructions = InstructionExecutor {
             server: region_server,
             keeper: Arc::clone(&keeper),
-            events: event_sender,
+            _events: event_sender,
             mailbox,
             client: client.clone(),
+            nonce: incarnation.nonce,
+            turns: Turns::default(),
         };
         let shared = Arc::new(Shared {
             client,
             addr,
             info,
             keeper,
-            node_epoch: AtomicU64::new(wall_clock_ms()),
-            nonce: rand::random::<u64>().max(1),
+            node_epoch: AtomicU64::new(incarnation.epoch),
+            nonce: incarnation.nonce,
+            directory_lock,
             leases_notifier,
             executor: HandlerGroupExecutor::new(chain),
             streams: AtomicU64::new(0),
@@ -256,6 +274,11 @@ impl Drop for HeartbeatTask {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// The name of a process that begins now.
+pub fn new_incarnation() -> Incarnation {
+    Incarnation { epoch: wall_clock_ms(), nonce: rand::random::<u64>().max(1) }
 }
 
 fn check(options: &HeartbeatTaskOptions) -> Result<(), InvalidOptions> {

@@ -7,7 +7,8 @@
 //! use std::sync::Arc;
 //!
 //! use async_trait::async_trait;
-//! use datanode::{Epoch, HeartbeatTask, HeartbeatTaskOptions, RegionError, RegionId, RegionRole, RegionServer, RegionStat};
+//! use datanode::{Epoch, HeartbeatTask, HeartbeatTaskOptions, OpenOptions};
+//! use datanode::{RegionError, RegionId, RegionRole, RegionServer, RegionStat};
 //! use metasrv_client::{MetaClient, MetaClientConfig};
 //! use metasrv_proto::meta::Role;
 //!
@@ -15,9 +16,9 @@
 //!
 //! #[async_trait]
 //! impl RegionServer for Queues {
-//!     async fn open(&self, region: RegionId, epoch: Epoch) -> Result<(), RegionError> {
-//!         // Open the files of this region; from now on refuse writers of lower epochs.
-//!         println!("open {region} under {epoch}");
+//!     async fn open(&self, region: RegionId, options: OpenOptions) -> Result<(), RegionError> {
+//!         // Open the files of this region; as a leader, refuse writers of lower epochs from now on.
+//!         println!("open {region} as a {:?} under {}", options.kind, options.epoch);
 //!         Ok(())
 //!     }
 //!     async fn close(&self, region: RegionId) -> Result<(), RegionError> {
@@ -44,6 +45,7 @@
 //! let guard = task.keeper().write_guard(RegionId(7))?;
 //! // Write, and tell the storage guard.epoch(). Then, before the write is acknowledged:
 //! guard.check()?;
+//! drop(guard); // The write has ended: a region that is being moved waits for that.
 //! # Ok(())
 //! # }
 //! ```
@@ -59,9 +61,11 @@
 //! | `session.rs` | one stream after another: the loop, and the receiving half |
 //! | `response.rs` | [`HeartbeatResponseHandler`] and the chain that runs them |
 //! | `alive_keeper.rs` | [`RegionAliveKeeper`]: grants move deadlines, passed deadlines make regions read-only |
-//! | `countdown.rs` | one region's deadline, and the [`WriteGuard`] that compares it with the clock |
+//! | `countdown.rs` | one region's deadline |
+//! | `write_guard.rs` | the [`WriteGuard`] that compares it with the clock, and the count of writes under way |
 //! | `mailbox.rs` | instructions in, replies out |
-//! | `instruction.rs` | carrying instructions out |
+//! | `orders.rs` | the queues of what has to be done beside the stream |
+//! | `instruction.rs`, `turns.rs` | carrying instructions out, for each region one after another |
 //! | `region_server.rs` | [`RegionServer`], which an embedder implements |
 //! | `reference/` | the binary `datanode`: regions that are small persistent key-value stores |
 
@@ -71,24 +75,30 @@ mod countdown;
 mod heartbeat_task;
 mod instruction;
 mod mailbox;
+mod orders;
 mod region_server;
 mod response;
 mod session;
+mod turns;
+mod write_guard;
 
 #[cfg(test)]
 mod tests;
 
 pub use alive_keeper::RegionAliveKeeper;
 pub use clock::SystemClock;
-pub use countdown::{CountdownTask, CountdownTaskHandle, NotWritable, WriteGuard};
-pub use heartbeat_task::{HeartbeatTask, HeartbeatTaskOptions, InvalidOptions, TaskEnd};
+pub use countdown::{CountdownTask, CountdownTaskHandle};
+pub use heartbeat_task::{HeartbeatTask, HeartbeatTaskOptions, InvalidOptions, TaskEnd, new_incarnation};
 pub use mailbox::{Ended, HeartbeatMailbox, IncomingMessage, MessageMeta, OutgoingMessage};
 pub use metasrv_client::wall_clock_ms;
-pub use metasrv_core::id::{Epoch, RegionId};
+pub use metasrv_core::id::{Epoch, Incarnation, RegionId};
+pub use metasrv_core::time::{BootTime, Clock};
+pub use metasrv_proto::admin::DirectoryLock;
 pub use region_server::{
-    RegionError, RegionEventReceiver, RegionEventSender, RegionRole, RegionServer, RegionServerEvent,
-    RegionStat, region_events,
+    OpenAs, OpenOptions, RegionError, RegionEventReceiver, RegionEventSender, RegionRole, RegionServer,
+    RegionServerEvent, RegionStat, region_events,
 };
 pub use response::{
     HandleControl, HandlerError, HandlerGroupExecutor, HeartbeatResponseHandler, ResponseContext,
 };
+pub use write_guard::{NotWritable, WriteGuard};

@@ -111,7 +111,10 @@ mod tests {
             subject: "open regions".to_owned(),
             from: "metasrv".to_owned(),
             to: "datanode-1".to_owned(),
-            payload: Some(mailbox_message::Payload::Instruction(Instruction { term: 3, action: None })),
+            payload: Some(mailbox_message::Payload::Instruction(Instruction {
+                term: 3,
+                ..Instruction::default()
+            })),
             ..MailboxMessage::default()
         };
         let incoming = IncomingMessage::from_wire(&message).unwrap();

@@ -3,6 +3,9 @@
 
 mod reference;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> std::process::ExitCode {
     reference::main()
 }

@@ -183,6 +183,12 @@ impl Session {
                 biased;
                 error = &mut leave => return error,
                 Some(reply) = self.replies.recv() => self.reply(reply),
+                counts = self.shared.keeper.urgent() => {
+                    if counts {
+                        gathered = None;
+                    }
+                    self.report(false)
+                }
                 () = self.shared.keeper.changed(), if gathered.is_none() => {
                     gathered = Some(Instant::now() + GATHER);
                     continue;
@@ -217,6 +223,7 @@ impl Session {
             duration_since_epoch,
             region_stats: self.shared.keeper.report(),
             info: handshake.then(|| self.shared.info.clone()),
+            directory_lock: self.shared.directory_lock.clone().filter(|_| handshake),
             ..self.bare()
         }
     }

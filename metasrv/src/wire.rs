@@ -51,9 +51,15 @@ pub fn open_regions(term: Term, regions: &[Reported]) -> Instruction {
     Instruction {
         term: term.0,
         action: Some(instruction::Action::OpenRegions(OpenRegions { regions: targets(regions) })),
+        ..Instruction::default()
     }
 }
 
 fn targets(regions: &[Reported]) -> Vec<RegionTarget> {
-    regions.iter().map(|region| RegionTarget { region_id: region.region.0, epoch: region.epoch.0 }).collect()
+    let target = |region: &Reported| RegionTarget {
+        region_id: region.region.0,
+        epoch: region.epoch.0,
+        ..RegionTarget::default()
+    };
+    regions.iter().map(target).collect()
 }

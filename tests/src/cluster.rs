@@ -218,6 +218,8 @@ impl Cluster {
             self.datanodes[at].addr(),
             "--data".to_owned(),
             data.display().to_string(),
+            "--shared".to_owned(),
+            self.path.join("regions").display().to_string(),
         ];
         self.datanodes[at].process = Some(Process::start(&name, &binary("datanode"), arguments, &self.path));
     }

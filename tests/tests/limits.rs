@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use metasrv_proto::admin::CreateRegionsRequest;
+use metasrv_proto::admin::{CreateRegionsRequest, DirectoryLock};
 use metasrv_proto::meta::{HeartbeatRequest, MailboxMessage, NodeInfo, mailbox_message};
 use metasrv_tests::cluster::Cluster;
 use metasrv_tests::node::{FakeNode, HeartbeatStream, Identity};
@@ -53,7 +53,7 @@ async fn a_heartbeat_of_more_than_four_mebibytes_works() {
 /// A request made too large in one way, and the field that its refusal names.
 type TooLarge = (&'static str, fn(&mut HeartbeatRequest), &'static str);
 
-const TOO_LARGE: [TooLarge; 8] = [
+const TOO_LARGE: [TooLarge; 10] = [
     ("an engine's name", |r| r.region_stats[0].engine = "x".repeat(10_000), "region_stats.engine"),
     (
         "the list of regions",
@@ -73,6 +73,15 @@ const TOO_LARGE: [TooLarge; 8] = [
         "a host name",
         |r| r.info = Some(NodeInfo { hostname: "x".repeat(10_000), ..NodeInfo::default() }),
         "info.hostname",
+    ),
+    ("a zone", |r| r.info = Some(NodeInfo { zone: "x".repeat(10_000), ..NodeInfo::default() }), "info.zone"),
+    (
+        "a boot id",
+        |r| {
+            let boot_id = "x".repeat(10_000);
+            r.directory_lock = Some(DirectoryLock { boot_id, ..DirectoryLock::default() });
+        },
+        "directory_lock.boot_id",
     ),
     (
         "the extensions",

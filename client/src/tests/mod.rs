@@ -2,6 +2,7 @@
 
 mod admin;
 mod ask;
+mod certificate;
 mod frontend;
 mod heartbeat;
 mod suspicion;

@@ -5,15 +5,25 @@
 //! | `mod.rs` | the command line; build, run, drain |
 //! | `options.rs` | what can be set, checked as a whole |
 //! | `directory.rs` | the data directory: its lock, and the installation it belongs to |
-//! | `region.rs` | one region: a key-value store in one file, which knows its epoch |
+//! | `record.rs` | what the regions' files are made of |
+//! | `segment.rs` | the files of one region: a segment for each epoch, claimed, then sealed |
+//! | `region.rs` | one region: a key-value store whose older writers are fenced; the argument why nothing is lost |
 //! | `regions.rs` | all open regions, as the SDK's `RegionServer` |
+//! | `supervisor.rs` | `--supervised`: the parent that certifies the end of its worker |
+//! | `inspect.rs` | what the regions' files say about who wrote what |
+//! | `write_intervals.rs` | a witness for tests: when was written, by whom |
 //! | `service.rs` | the gRPC service `KeyValue` |
 
 mod directory;
+mod inspect;
 mod options;
+mod record;
 mod region;
 mod regions;
+mod segment;
 mod service;
+mod supervisor;
+mod write_intervals;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
@@ -21,7 +31,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use datanode::{HeartbeatTask, HeartbeatTaskOptions, TaskEnd, wall_clock_ms};
+use datanode::{HeartbeatTask, HeartbeatTaskOptions, Incarnation, TaskEnd, wall_clock_ms};
 use metasrv_client::MetaClient;
 use metasrv_proto::admin::key_value_server::KeyValueServer;
 use metasrv_proto::meta::NodeInfo;
@@ -33,15 +43,22 @@ use tonic_health::ServingStatus;
 use tracing_subscriber::EnvFilter;
 
 use directory::DataDirectory;
+use inspect::InspectOptions;
 use options::{Options, Settings};
+use record::Owner;
 use regions::Regions;
 use service::KeyValueService;
+use supervisor::WorkerOptions;
+use write_intervals::WriteIntervals;
 
 /// The command line is wrong: EX_USAGE of sysexits.h. Nothing was started.
 const USAGE: u8 = 64;
 
 /// It did not work, or ended without being asked to.
 const FAILED: u8 = 1;
+
+/// A newer process with the same id took over: starting this one again would take it back, and so on for ever.
+const SUPERSEDED: u8 = 3;
 
 /// Requests that are under way when the datanode is told to end have so long.
 const SHUTDOWN: Duration = Duration::from_secs(5);
@@ -60,7 +77,24 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Run a datanode until SIGTERM or SIGINT
-    Run(Options),
+    Run(Box<Options>),
+    /// Say what the files of all regions contain, and whether they are consistent
+    Inspect(InspectOptions),
+    /// What `run --supervised` starts
+    #[command(name = supervisor::WORKER, hide = true)]
+    Worker(Box<WorkerOptions>),
+}
+
+/// Why it ended without being asked to.
+struct Failure {
+    code: u8,
+    why: String,
+}
+
+impl From<String> for Failure {
+    fn from(why: String) -> Failure {
+        Failure { code: FAILED, why }
+    }
 }
 
 /// Runs the command that the process was started with.
@@ -73,7 +107,19 @@ pub fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
         }
     };
-    let Command::Run(options) = cli.command;
+    let (options, incarnation) = match cli.command {
+        Command::Inspect(options) => {
+            return match inspect::inspect(&options, &mut std::io::stdout().lock()) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => failed(FAILED, &error.to_string()),
+            };
+        }
+        Command::Run(options) => (*options, None),
+        Command::Worker(worker) => match worker.tie() {
+            Ok(()) => (worker.options, Some(worker.incarnation)),
+            Err(error) => return failed(FAILED, &error),
+        },
+    };
     let settings = match options.check() {
         Ok(settings) => settings,
         Err(problems) => {
@@ -83,22 +129,39 @@ pub fn main() -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    let started = start_logging(&settings.log_level).and_then(|()| {
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| error.to_string())
-    });
-    let result = started.and_then(|runtime| {
-        let result = runtime.block_on(run(settings));
-        // Whatever still blocks a thread has had its time.
-        runtime.shutdown_background();
-        result
+    let result = start_logging(&settings.log_level).map_err(Failure::from).and_then(|()| {
+        match settings.supervised && incarnation.is_none() {
+            true => begin_supervisor(settings),
+            false => begin(settings, incarnation).map(|()| 0),
+        }
     });
     match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::from(FAILED)
-        }
+        Ok(code) => ExitCode::from(code),
+        Err(Failure { code, why }) => failed(code, &why),
     }
+}
+
+fn failed(code: u8, why: &str) -> ExitCode {
+    eprintln!("error: {why}");
+    ExitCode::from(code)
+}
+
+fn begin_supervisor(settings: Settings) -> Result<u8, Failure> {
+    // One thread: see the module.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| error.to_string())?;
+    // What follows `run` is the worker's as well.
+    let arguments = std::env::args_os().skip(2).collect();
+    Ok(runtime.block_on(supervisor::supervise(settings, arguments))?)
+}
+
+fn begin(settings: Settings, incarnation: Option<Incarnation>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| error.to_string())?;
+    let result = runtime.block_on(run(settings, incarnation));
+    // Whatever still blocks a thread has had its time.
+    runtime.shutdown_background();
+    result
 }
 
 fn start_logging(level: &str) -> Result<(), String> {
@@ -111,7 +174,7 @@ fn start_logging(level: &str) -> Result<(), String> {
     builder.try_init().map_err(|error| format!("logging cannot be set up: {error}"))
 }
 
-async fn run(settings: Settings) -> Result<(), String> {
+async fn run(settings: Settings, incarnation: Option<Incarnation>) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
     let directory = DataDirectory::open(&settings.data).map_err(|error| error.to_string())?;
@@ -119,13 +182,24 @@ async fn run(settings: Settings) -> Result<(), String> {
         .await
         .map_err(|error| format!("cannot listen on {} (--grpc-addr): {error}", settings.grpc_addr))?;
 
-    let regions = Arc::new(Regions::new(directory.regions()));
+    let shared = settings.shared.unwrap_or_else(|| directory.regions());
+    std::fs::create_dir_all(&shared).map_err(|error| format!("{} (--shared): {error}", shared.display()))?;
+    let node = settings.client.member_id;
+    let intervals = settings.write_intervals.map(|path| {
+        WriteIntervals::open(&path, node)
+            .map_err(|error| format!("{} (--write-intervals): {error}", path.display()))
+    });
+    let owner = Owner { node, directory: directory.identity() };
+    let regions = Arc::new(Regions::new(shared, owner, intervals.transpose()?));
     let mut client_config = settings.client;
     client_config.installation = directory.installation().map_err(|error| error.to_string())?;
     let client = MetaClient::try_new(client_config).map_err(|error| error.to_string())?;
     let mut options = HeartbeatTaskOptions::new(client.clone(), settings.advertise_addr, regions.clone());
     options.interval = settings.heartbeat_interval;
-    options.info = describe_this_process();
+    options.info = NodeInfo { zone: settings.zone, weight: settings.weight, ..describe_this_process() };
+    options.info.host = settings.host.unwrap_or_else(|| options.info.hostname.clone());
+    options.directory_lock = directory.evidence();
+    options.incarnation = incarnation;
     let task = Arc::new(HeartbeatTask::try_new(options).map_err(|error| error.to_string())?);
     task.start();
 
@@ -155,13 +229,16 @@ async fn run(settings: Settings) -> Result<(), String> {
             _ = interrupt.recv() => break Ok(()),
             ended = task.ended() => break match ended {
                 TaskEnd::Stopped => Ok(()),
-                TaskEnd::Superseded(why) => Err(format!("this process is superseded: {why}")),
-                TaskEnd::Failed(why) => Err(why),
+                TaskEnd::Superseded(why) => {
+                    let why = format!("this process is superseded: {why}");
+                    Err(Failure { code: SUPERSEDED, why })
+                }
+                TaskEnd::Failed(why) => Err(why.into()),
             },
-            result = &mut server => break result.map_err(|error| format!("the gRPC server failed: {error}")),
+            result = &mut server => break result.map_err(|error| format!("the gRPC server failed: {error}").into()),
             result = &mut remember, if !remembered => match result {
                 Ok(()) => remembered = true,
-                Err(error) => break Err(error.to_string()),
+                Err(error) => break Err(error.to_string().into()),
             },
         }
     };

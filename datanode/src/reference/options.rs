@@ -8,6 +8,9 @@ use clap::Args;
 use metasrv_client::{MetaClientConfig, parse_address};
 use metasrv_proto::meta::Role;
 
+/// Bytes of a label: metasrv accepts no more.
+const LABEL_BYTES: usize = 256;
+
 /// The flags of `datanode run`.
 #[derive(Args, Debug)]
 pub struct Options {
@@ -29,9 +32,27 @@ pub struct Options {
     /// How others reach the gRPC address [default: grpc-addr]
     #[arg(long, env = "DATANODE_ADVERTISE_ADDR", value_name = "HOST:PORT")]
     advertise_addr: Option<String>,
-    /// Where the regions are kept; one process at a time
+    /// This node's own directory; one process at a time
     #[arg(long, env = "DATANODE_DATA", value_name = "DIR")]
     data: PathBuf,
+    /// Where the regions are, for all datanodes that may host them [default: DATA/regions]
+    #[arg(long, env = "DATANODE_SHARED", value_name = "DIR")]
+    shared: Option<PathBuf>,
+    /// Zone of this node, for placement
+    #[arg(long, env = "DATANODE_ZONE", value_name = "NAME", default_value = "")]
+    zone: String,
+    /// Machine of this node, for placement [default: the host name]
+    #[arg(long, env = "DATANODE_HOST", value_name = "NAME")]
+    host: Option<String>,
+    /// Capacity relative to the other nodes
+    #[arg(long, env = "DATANODE_WEIGHT", value_name = "N", default_value_t = 1)]
+    weight: u32,
+    /// Note every acknowledged write in this file, for tests
+    #[arg(long, env = "DATANODE_WRITE_INTERVALS", value_name = "FILE")]
+    write_intervals: Option<PathBuf>,
+    /// Run under a small parent that certifies this process's end to metasrv and starts it again
+    #[arg(long, env = "DATANODE_SUPERVISED")]
+    supervised: bool,
     /// Namespace of node ids
     #[arg(long, env = "DATANODE_CLUSTER_ID", value_name = "N", default_value_t = 0)]
     cluster_id: u64,
@@ -51,8 +72,20 @@ pub struct Settings {
     pub grpc_addr: SocketAddr,
     /// What metasrv is told.
     pub advertise_addr: String,
-    /// Where the regions are kept.
+    /// This node's own directory.
     pub data: PathBuf,
+    /// Where the regions are; `None`: within `data`.
+    pub shared: Option<PathBuf>,
+    /// Zone, for placement; empty: not said.
+    pub zone: String,
+    /// Machine, for placement; `None`: the host name.
+    pub host: Option<String>,
+    /// Capacity relative to other nodes; not 0.
+    pub weight: u32,
+    /// Where acknowledged writes are noted.
+    pub write_intervals: Option<PathBuf>,
+    /// Under a parent.
+    pub supervised: bool,
     /// Time between two heartbeats at first.
     pub heartbeat_interval: Duration,
     /// What is logged.
@@ -79,6 +112,15 @@ impl Options {
         if self.grpc_addr.port() == 0 {
             problems
                 .push("--grpc-addr: must have a port other than 0: others must know where to go".to_owned());
+        }
+        if self.weight == 0 {
+            problems.push("--weight: must be at least 1; cordon a node that is to get no regions".to_owned());
+        }
+        let labels = [("--zone", Some(&self.zone)), ("--host", self.host.as_ref())];
+        for (flag, label) in labels {
+            if label.is_some_and(|label| label.len() > LABEL_BYTES) {
+                problems.push(format!("{flag}: must have at most {LABEL_BYTES} bytes"));
+            }
         }
         if self.heartbeat_interval < Duration::from_millis(50) {
             problems.push("--heartbeat-interval: must be at least 50ms".to_owned());
@@ -114,6 +156,12 @@ impl Options {
             grpc_addr: self.grpc_addr,
             advertise_addr,
             data: self.data,
+            shared: self.shared,
+            zone: self.zone,
+            host: self.host,
+            weight: self.weight,
+            write_intervals: self.write_intervals,
+            supervised: self.supervised,
             heartbeat_interval: self.heartbeat_interval,
             log_level: self.log_level,
             client,
@@ -148,12 +196,14 @@ mod tests {
             "0.0.0.0:0",
             "--heartbeat-interval",
             "1ms",
+            "--weight",
+            "0",
         ];
         let problems = check(&arguments).unwrap_err();
         let flags: Vec<_> = problems.iter().filter_map(|problem| problem.split(':').next()).collect();
         assert_eq!(
             flags,
-            ["--node-id", "--metasrv", "--grpc-addr", "--heartbeat-interval", "--advertise-addr"]
+            ["--node-id", "--metasrv", "--grpc-addr", "--weight", "--heartbeat-interval", "--advertise-addr"]
         );
     }
 

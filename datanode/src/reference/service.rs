@@ -77,7 +77,7 @@ impl KeyValue for KeyValueService {
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
         let GetRequest { region_id, key } = request.into_inner();
         limited("key", &key, KEY_BYTES)?;
-        let value = self.regions.get(region(region_id)?, key).await.map_err(status)?;
+        let value = self.regions.get(region(region_id)?, &key).map_err(status)?;
         Ok(Response::new(GetResponse { value }))
     }
 
@@ -85,7 +85,7 @@ impl KeyValue for KeyValueService {
         let ScanRequest { region_id, start, limit } = request.into_inner();
         limited("start", &start, KEY_BYTES)?;
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        let scanned = self.regions.scan(region(region_id)?, start, limit).await.map_err(status)?;
+        let scanned = self.regions.scan(region(region_id)?, &start, limit).map_err(status)?;
         let pairs = scanned.pairs.into_iter().map(|(key, value)| KeyValuePair { key, value }).collect();
         Ok(Response::new(ScanResponse { pairs, more: scanned.more }))
     }

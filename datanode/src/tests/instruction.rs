@@ -13,21 +13,33 @@ use metasrv_proto::meta::{
 use super::fake::{FakeStream, answer, eventually, header};
 use super::{Node, renewal};
 
-fn open(regions: &[(u64, u64)]) -> instruction::Action {
+pub(super) fn open(regions: &[(u64, u64)]) -> instruction::Action {
     instruction::Action::OpenRegions(OpenRegions { regions: targets(regions) })
 }
 
-fn close(regions: &[(u64, u64)]) -> instruction::Action {
+pub(super) fn close(regions: &[(u64, u64)]) -> instruction::Action {
     instruction::Action::CloseRegions(CloseRegions { regions: targets(regions) })
 }
 
-fn targets(regions: &[(u64, u64)]) -> Vec<RegionTarget> {
-    regions.iter().map(|(region_id, epoch)| RegionTarget { region_id: *region_id, epoch: *epoch }).collect()
+pub(super) fn targets(regions: &[(u64, u64)]) -> Vec<RegionTarget> {
+    let target = |(region_id, epoch): &(u64, u64)| RegionTarget {
+        region_id: *region_id,
+        epoch: *epoch,
+        ..RegionTarget::default()
+    };
+    regions.iter().map(target).collect()
 }
 
 /// Pushes an instruction; the stream's header speaks for a term of its own.
-async fn push(stream: &FakeStream, stream_term: u64, id: u64, term: u64, action: instruction::Action) {
-    let payload = mailbox_message::Payload::Instruction(Instruction { term, action: Some(action) });
+pub(super) async fn push(
+    stream: &FakeStream,
+    stream_term: u64,
+    id: u64,
+    term: u64,
+    action: instruction::Action,
+) {
+    let instruction = Instruction { term, action: Some(action), ..Instruction::default() };
+    let payload = mailbox_message::Payload::Instruction(instruction);
     let message = MailboxMessage {
         id,
         from: "metasrv".to_owned(),
@@ -58,7 +70,7 @@ async fn reply(stream: &mut FakeStream, id: u64) -> Vec<(u64, u64, String)> {
     }
 }
 
-async fn report(stream: &mut FakeStream, regions: &[(u64, u64)]) -> HeartbeatRequest {
+pub(super) async fn report(stream: &mut FakeStream, regions: &[(u64, u64)]) -> HeartbeatRequest {
     loop {
         let request = stream.request().await;
         let reported: Vec<_> = request.region_stats.iter().map(|stat| (stat.region_id, stat.epoch)).collect();

@@ -5,6 +5,7 @@
 mod fake;
 
 mod instruction;
+mod migration;
 mod silence;
 mod stream;
 
@@ -17,7 +18,11 @@ use metasrv_client::{MetaClient, MetaClientConfig};
 use metasrv_core::id::{Epoch, RegionId};
 use metasrv_proto::meta::{GrantedRegion, HeartbeatRequest, HeartbeatResponse, RegionLease, Role};
 
-use crate::{HeartbeatTask, HeartbeatTaskOptions, RegionError, RegionRole, RegionServer, RegionStat};
+use tokio::sync::Semaphore;
+
+use crate::{
+    HeartbeatTask, HeartbeatTaskOptions, OpenOptions, RegionError, RegionRole, RegionServer, RegionStat,
+};
 use fake::{FakeMetasrv, FakeStream};
 
 /// Regions in memory. Opening one of the refused ones fails.
@@ -26,6 +31,10 @@ struct Memory {
     open: Mutex<BTreeMap<RegionId, Epoch>>,
     refused: Mutex<Vec<u64>>,
     flushed: Mutex<Vec<u64>>,
+    /// The epoch that the storage of every region has seen.
+    storage: Mutex<Epoch>,
+    /// Opening a region waits for this, where it is set.
+    slow: Mutex<Option<Arc<Semaphore>>>,
 }
 
 impl Memory {
@@ -36,11 +45,19 @@ impl Memory {
 
 #[async_trait]
 impl RegionServer for Memory {
-    async fn open(&self, region: RegionId, epoch: Epoch) -> Result<(), RegionError> {
+    async fn open(&self, region: RegionId, options: OpenOptions) -> Result<(), RegionError> {
         if self.refused.lock().unwrap().contains(&region.0) {
-            return Err(RegionError("its disk is gone".to_owned()));
+            return Err(RegionError::new("its disk is gone"));
         }
-        self.open.lock().unwrap().insert(region, epoch);
+        let storage = *self.storage.lock().unwrap();
+        if options.epoch < storage {
+            return Err(RegionError { message: "fenced".to_owned(), storage_epoch: Some(storage) });
+        }
+        let slow = self.slow.lock().unwrap().clone();
+        if let Some(slow) = slow {
+            slow.acquire().await.unwrap().forget();
+        }
+        self.open.lock().unwrap().insert(region, options.epoch);
         Ok(())
     }
 

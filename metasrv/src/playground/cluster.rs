@@ -86,6 +86,8 @@ impl Cluster {
                 ("--metasrv", addrs.join(",")),
                 ("--grpc-addr", format!("127.0.0.1:{port}")),
                 ("--data", directory(&name)),
+                // A region that moves is read by its next node.
+                ("--shared", directory("regions")),
             ]);
             arguments.insert(0, "run".to_owned());
             let recipe = recipe(&name, &programs.datanode, arguments);
@@ -240,7 +242,7 @@ mod tests {
         let d2 = cluster.children[5].recipe.arguments.join(" ");
         let addrs = cluster.metasrv_addrs().join(",");
         assert!(d2.starts_with(&format!("run --node-id 2 --metasrv {addrs} --grpc-addr ")), "{d2}");
-        assert!(d2.ends_with("--data /data/d2"), "{d2}");
+        assert!(d2.ends_with("--data /data/d2 --shared /data/regions"), "{d2}");
     }
 
     #[test]

@@ -134,6 +134,11 @@ pub fn body(request: &HeartbeatRequest, node: &NodeKey) -> Result<(), Status> {
         text("info.version", &info.version, NAME_BYTES)?;
         text("info.git_commit", &info.git_commit, NAME_BYTES)?;
         text("info.hostname", &info.hostname, NAME_BYTES)?;
+        text("info.zone", &info.zone, NAME_BYTES)?;
+        text("info.host", &info.host, NAME_BYTES)?;
+    }
+    if let Some(lock) = &request.directory_lock {
+        text("directory_lock.boot_id", &lock.boot_id, NAME_BYTES)?;
     }
     map("extensions", request.extensions.iter().map(|(key, value)| key.len() + value.len()))?;
     if let Some(message) = &request.mailbox_message {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use datanode::{
     Epoch, HandleControl, HandlerError, HeartbeatResponseHandler, HeartbeatTask, HeartbeatTaskOptions,
-    RegionError, RegionId, RegionRole, RegionServer, RegionStat, ResponseContext,
+    OpenOptions, RegionError, RegionId, RegionRole, RegionServer, RegionStat, ResponseContext,
 };
 use metasrv_client::{MetaClient, MetaClientConfig};
 use metasrv_proto::meta::Role;
@@ -127,7 +127,11 @@ impl Regions {
 
 #[async_trait]
 impl RegionServer for Regions {
-    async fn open(&self, region: RegionId, epoch: Epoch) -> Result<(), RegionError> {
+    async fn open(
+        &self,
+        region: RegionId,
+        OpenOptions { epoch, .. }: OpenOptions,
+    ) -> Result<(), RegionError> {
         let mut open = self.open();
         let held = open.entry(region).or_insert(epoch);
         *held = (*held).max(epoch);
