@@ -101,13 +101,15 @@ impl MetaClient {
     /// others it is not waited for longer than for a heartbeat.
     async fn race(&self, mut peers: Vec<String>, avoided: Option<Leader>) -> Result<Leader, ClientError> {
         let failed = avoided.as_ref().map(|avoided| avoided.addr.clone()).filter(|_| peers.len() > 1);
+        let failed_term = avoided.as_ref().map_or(0, |avoided| avoided.term);
         peers.shuffle(&mut rand::rng());
-        peers.sort_by_key(|peer| failed.as_ref() == Some(peer));
+        // Of the others first those to which there is a connection: where a leader died, a thousand nodes make new ones.
+        peers.sort_by_key(|peer| (failed.as_ref() == Some(peer), !self.channels().has(peer)));
         let limits = self.config().timeouts;
         let ask = |peer: String| {
             let limit =
                 if failed.as_ref() == Some(&peer) { limits.ask.min(limits.response) } else { limits.ask };
-            self.ask(peer, limit)
+            self.ask(peer, failed_term, limit)
         };
         let mut waiting = peers.into_iter();
         let mut asked = FuturesUnordered::new();
@@ -130,8 +132,8 @@ impl MetaClient {
         }
     }
 
-    async fn ask(&self, peer: String, limit: Duration) -> (String, Answer) {
-        let answer = match tokio::time::timeout(limit, self.ask_one(&peer)).await {
+    async fn ask(&self, peer: String, failed_term: u64, limit: Duration) -> (String, Answer) {
+        let answer = match tokio::time::timeout(limit, self.ask_one(&peer, failed_term)).await {
             Ok(answer) => answer,
             Err(_) => {
                 // It may be stopped or cut off; the next question takes a connection of its own.
@@ -144,12 +146,12 @@ impl MetaClient {
         (peer, answer)
     }
 
-    async fn ask_one(&self, peer: &str) -> Answer {
+    async fn ask_one(&self, peer: &str, failed_term: u64) -> Answer {
         let lent = match self.channels().get(peer) {
             Ok(lent) => lent,
             Err(error) => return Answer::Silent(error.to_string()),
         };
-        let request = AskLeaderRequest { header: Some(self.request_header()) };
+        let request = AskLeaderRequest { header: Some(self.request_header()), failed_term };
         match HeartbeatClient::new(lent.channel.clone()).ask_leader(request).await {
             Ok(response) => self.believe(peer, response.into_inner()),
             Err(status) => {

@@ -39,6 +39,11 @@ impl Channels {
         Channels { connect_timeout: timeouts.connect, keep_alive, cached: Mutex::default() }
     }
 
+    /// Whether there is a connection to an address already.
+    pub(crate) fn has(&self, addr: &str) -> bool {
+        self.cached.lock().unwrap_or_else(PoisonError::into_inner).by_address.contains_key(addr)
+    }
+
     /// The connection to an address. It is opened by the first call on it.
     pub(crate) fn get(&self, addr: &str) -> Result<Lent, ClientError> {
         let mut cache = self.cached.lock().unwrap_or_else(PoisonError::into_inner);

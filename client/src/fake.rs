@@ -4,7 +4,7 @@
 //! The tests of the datanode's SDK use the same file.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -35,6 +35,8 @@ pub struct FakeMetasrv {
 struct Shared {
     says: Mutex<Says>,
     asked: AtomicUsize,
+    /// The term that the last question called failed.
+    failed_term: AtomicU64,
     streams: mpsc::Sender<FakeStream>,
 }
 
@@ -58,7 +60,12 @@ impl FakeMetasrv {
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (sender, streams) = mpsc::channel(64);
         let says = Says { leader: None, installation: INSTALLATION, after: Duration::ZERO };
-        let shared = Arc::new(Shared { says: Mutex::new(says), asked: AtomicUsize::new(0), streams: sender });
+        let shared = Arc::new(Shared {
+            says: Mutex::new(says),
+            asked: AtomicUsize::new(0),
+            failed_term: AtomicU64::new(0),
+            streams: sender,
+        });
         let service = HeartbeatServer::new(Service(Arc::clone(&shared)))
             .max_decoding_message_size(64 << 20)
             .max_encoding_message_size(64 << 20);
@@ -95,6 +102,11 @@ impl FakeMetasrv {
     /// Takes so long to answer `AskLeader` from now on.
     pub fn answers_after(&self, after: Duration) {
         self.says(|says| says.after = after);
+    }
+
+    /// The term of the leader that had failed whoever asked last.
+    pub fn failed_term(&self) -> u64 {
+        self.shared.failed_term.load(Ordering::SeqCst)
     }
 
     /// How often it was asked.
@@ -203,7 +215,11 @@ impl Heartbeat for Service {
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
-    async fn ask_leader(&self, _: Request<AskLeaderRequest>) -> Result<Response<AskLeaderResponse>, Status> {
+    async fn ask_leader(
+        &self,
+        request: Request<AskLeaderRequest>,
+    ) -> Result<Response<AskLeaderResponse>, Status> {
+        self.0.failed_term.store(request.get_ref().failed_term, Ordering::SeqCst);
         self.0.asked.fetch_add(1, Ordering::SeqCst);
         let says = self.0.says.lock().unwrap_or_else(PoisonError::into_inner).clone();
         tokio::time::sleep(says.after).await;

@@ -36,6 +36,8 @@ struct State {
     backlog: Backlog,
     in_flight: usize,
     draining: bool,
+    /// Nothing more is taken.
+    last: bool,
     closed: bool,
 }
 
@@ -77,7 +79,13 @@ impl WriteBehind {
         metrics: Arc<Metrics>,
         clock: Arc<dyn Clock>,
     ) -> (WriteBehind, impl Future<Output = ()> + Send + 'static) {
-        let state = State { backlog: Backlog::new(LIMITS), in_flight: 0, draining: false, closed: false };
+        let state = State {
+            backlog: Backlog::new(LIMITS),
+            in_flight: 0,
+            draining: false,
+            last: false,
+            closed: false,
+        };
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
             wake: Notify::new(),
@@ -107,7 +115,7 @@ impl WriteBehind {
 
     fn take(&self, key: String, value: Option<Vec<u8>>) -> Result<(), Refused> {
         let mut state = self.shared.lock();
-        if state.closed {
+        if state.closed || state.last {
             return Err(Refused::Full);
         }
         let result = state.backlog.offer(key, value, self.shared.clock.now());
@@ -118,6 +126,12 @@ impl WriteBehind {
             Err(_) => self.shared.metrics.write_behind_refused.inc(),
         }
         result
+    }
+
+    /// Takes nothing more: a last drain among heartbeats that go on would have no end. What comes now is offered to the
+    /// next leader again.
+    pub fn take_no_more(&self) {
+        self.shared.lock().last = true;
     }
 
     /// Writes all that waits, as far as the time allows.

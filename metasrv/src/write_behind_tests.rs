@@ -173,3 +173,14 @@ async fn a_lost_fence_ends_it_and_changes_nothing() {
     assert!(!lease.holds(BootTime::ZERO), "and leadership with it");
     assert_eq!(write_behind.offer("/k".to_owned(), vec![]), Err(Refused::Full));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_last_drain_ends_though_more_is_offered_and_what_was_taken_is_written() {
+    let Setup { store, write_behind, .. } = setup().await;
+    offer(&write_behind, "/k", "taken");
+    write_behind.take_no_more();
+    assert!(write_behind.offer("/k".to_owned(), b"late".to_vec()).is_err());
+    assert!(write_behind.remove("/k".to_owned()).is_err());
+    write_behind.drain(LONG).await.unwrap();
+    assert_eq!(value(&store, "/k").await, "taken");
+}

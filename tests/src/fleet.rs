@@ -208,7 +208,7 @@ async fn find_leader(id: u64, peers: &[Channel]) -> Option<String> {
         let header = RequestHeader { protocol_version: 1, member_id: id, ..RequestHeader::default() };
         let mut client = HeartbeatClient::new(peer.clone());
         async move {
-            let question = client.ask_leader(AskLeaderRequest { header: Some(header) });
+            let question = client.ask_leader(AskLeaderRequest { header: Some(header), failed_term: 0 });
             let answer = tokio::time::timeout(ASK, question).await.ok()?.ok()?.into_inner();
             Some((answer.header.map_or(0, |header| header.term), answer.leader?.addr))
         }

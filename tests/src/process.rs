@@ -11,6 +11,9 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::wait::eventually;
 
+/// A process that is told to stop does so within this time, also on a loaded machine.
+const STOPPED: Duration = Duration::from_secs(10);
+
 /// Lines of a log that are shown when its test fails.
 const LOG_TAIL: usize = 60;
 
@@ -68,11 +71,28 @@ impl Process {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Sends it a signal.
+    /// Sends it a signal. A process that is told to stop has stopped when this returns, with all of its threads: those
+    /// that run on another processor go on for a moment after the signal was sent.
     pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_child(&self.child);
         kill_process(pid, signal)
             .unwrap_or_else(|error| panic!("{} ({pid:?}) cannot be signalled: {error}", self.name));
+        let sent = std::time::SystemTime::now();
+        while signal == Signal::STOP && !self.is_stopped() {
+            assert!(sent.elapsed().unwrap_or_default() < STOPPED, "{} does not stop", self.name);
+            std::thread::yield_now();
+        }
+    }
+
+    /// Whether each of its threads is stopped, or has ended.
+    fn is_stopped(&self) -> bool {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.id())).into_iter().flatten().flatten();
+        let mut states = threads.filter_map(|thread| {
+            let stat = std::fs::read_to_string(thread.path().join("stat")).ok()?;
+            // The state follows the name, which is in parentheses and may hold any character.
+            stat.rsplit_once(") ")?.1.chars().next()
+        });
+        states.all(|state| matches!(state, 'T' | 't' | 'Z' | 'X'))
     }
 
     /// Kills it as a power failure would, and waits until it is gone.

@@ -119,7 +119,7 @@ impl Replica {
     /// Asks it for the leader, as a datanode does.
     pub async fn ask_leader(&self) -> Result<AskLeaderResponse, tonic::Status> {
         let header = RequestHeader { protocol_version: 1, member_id: 1, ..RequestHeader::default() };
-        let mut request = tonic::Request::new(AskLeaderRequest { header: Some(header) });
+        let mut request = tonic::Request::new(AskLeaderRequest { header: Some(header), failed_term: 0 });
         request.set_timeout(Duration::from_secs(2));
         self.heartbeat().ask_leader(request).await.map(tonic::Response::into_inner)
     }

@@ -17,7 +17,7 @@ fn question(node: &FakeNode, term: u64) -> AskLeaderRequest {
     let installation = node.installation;
     let header =
         RequestHeader { protocol_version: 1, member_id: 1, term, installation, ..RequestHeader::default() };
-    AskLeaderRequest { header: Some(header) }
+    AskLeaderRequest { header: Some(header), failed_term: 0 }
 }
 
 /// Goal: a leader that hears of a higher term than its own ends its term, and the next one leads above what was heard;

@@ -258,12 +258,13 @@ async fn a_malformed_question_for_the_leader_is_refused_by_field() {
         (Some(RequestHeader { role: 77, ..good.clone() }), "header.role"),
     ];
     for (header, field) in headers {
-        let refused = cluster.replicas[0].heartbeat().ask_leader(AskLeaderRequest { header }).await;
+        let refused =
+            cluster.replicas[0].heartbeat().ask_leader(AskLeaderRequest { header, failed_term: 0 }).await;
         let status = refused.expect_err(field);
         assert_eq!(status.code(), Code::InvalidArgument, "{status}");
         assert!(status.message().starts_with(field), "{status}");
     }
-    let question = AskLeaderRequest { header: Some(good) };
+    let question = AskLeaderRequest { header: Some(good), failed_term: 0 };
     let answer = cluster.replicas[0].heartbeat().ask_leader(question).await.unwrap().into_inner();
     assert_eq!(answer.leader.map(|leader| leader.addr), Some(cluster.replicas[0].addr()));
 }

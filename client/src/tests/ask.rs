@@ -90,8 +90,10 @@ async fn a_leader_that_failed_wins_only_if_nobody_names_another_one() {
     }
     let client = client([stale.addr.as_str(), &new.addr]);
     assert_eq!(client.ask_leader().await.expect("the only one"), leader(&old, 1));
+    assert_eq!((stale.failed_term(), new.failed_term()), (0, 0));
     client.forget_leader(&leader(&old, 1));
     assert_eq!(client.ask_leader().await.expect("still the only one"), leader(&old, 1));
+    assert_eq!((stale.failed_term(), new.failed_term()), (1, 1), "a replica may wait for a later term");
     client.forget_leader(&leader(&old, 1));
     new.names(Some((&new.addr, 2)));
     new.answers_after(Duration::from_millis(100));

@@ -15,8 +15,8 @@ use crate::leader::{Candidate, Resignation, resign};
 /// The last drain before a resignation may take so long.
 pub(super) const DRAIN: Duration = Duration::from_secs(2);
 
-/// What waits to be written behind is written within this time while the leader still serves, as far as it goes.
-const FLUSH: Duration = Duration::from_millis(500);
+/// The streams of a leader that handed over wait so long for the next one to show itself, before they are told.
+const SUCCESSOR: Duration = Duration::from_millis(300);
 
 /// A release waits so long for the resignation before it: a little more than a call to the store takes.
 const RESIGN: Duration = Duration::from_millis(2_500);
@@ -58,24 +58,32 @@ impl Elector {
         });
     }
 
-    /// Gives leadership up on request: nothing is granted any more, what is queued is written, then the key goes.
+    /// Gives leadership up on request: what is queued is written, nothing is granted any more, the key goes, and then the
+    /// streams are told who is next.
     pub(super) fn hand_over(&mut self, attempt: Attempt) {
         self.fence = None;
         let Some((leader, tasks)) = self.leading.take() else { return };
         let (candidate, sender, seen) = (self.candidate.clone(), self.sender.clone(), self.seen.clone());
+        let mut view = self.vitals.view.clone();
         self.calls.spawn(async move {
-            tracing::info!(term = %leader.term(), "handing leadership over");
-            // What is queued is written while it still serves, so that there is little to wait for afterwards.
-            leader.flush(FLUSH).await;
+            let term = leader.term();
+            tracing::info!(%term, "handing leadership over");
+            // What is queued is written while it still grants, and nothing more is queued: so that nobody waits for the
+            // store between the last grant of this leader and the resignation.
+            leader.last_drain(DRAIN).await;
             leader.stop_granting();
-            leader.drain(DRAIN).await;
-            leader.end();
-            // A later term may have begun meanwhile: only this one's leader is taken away.
-            seen.send_if_modified(|seen| seen.take_if(|seen| Arc::ptr_eq(seen, &leader)).is_some());
             let (fence, record, revision) = leader.last_will().await;
             log_resignation(&candidate, &fence, Some((record, revision))).await;
             candidate.metrics.step_downs.with_label_values(&["handed_over"]).inc();
             let _ = sender.send(Message::Event(Event::HandedOver(attempt))).await;
+            // A thousand streams that end now would take from the successor the time that it needs to begin. Whoever has
+            // something to say meanwhile is told that this replica does not lead.
+            let next = view.wait_for(|view| view.leader.as_ref().is_some_and(|leader| leader.term > term));
+            let next = tokio::time::timeout(SUCCESSOR, next).await.is_ok();
+            tracing::debug!(%term, next, "the streams are told");
+            leader.end();
+            // A later term may have begun meanwhile: only this one's leader is taken away.
+            seen.send_if_modified(|seen| seen.take_if(|seen| Arc::ptr_eq(seen, &leader)).is_some());
             finish_tasks(tasks).await;
         });
     }

@@ -7,10 +7,10 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use dashmap::DashMap;
-use metasrv_core::id::{ClusterId, Epoch, Fence, Incarnation, NodeId, NodeKey, Term};
+use metasrv_core::id::{Fence, Incarnation, NodeKey, Term};
 use metasrv_core::incarnation::Holder;
 
-use super::node::{Node, Region};
+use super::node::Node;
 use super::regions::Sequence;
 use super::takeover::{Candidate, TakeoverError};
 use crate::keys::Keys;
@@ -108,20 +108,8 @@ pub fn inherit(keys: &Keys, state: State) -> Result<Inheritance, TakeoverError> 
             node.process = Some(Incarnation { epoch: held.value.node_epoch, nonce: 0 });
         }
     }
-    for (region, held) in state.routes {
-        let route = held.value;
-        let key = NodeKey::datanode(ClusterId(route.cluster_id), NodeId(route.node_id));
-        known.entry(key).or_default().regions.insert(
-            region,
-            Region {
-                epoch: Epoch(route.epoch),
-                revision: held.revision,
-                term: Term(route.term),
-                created_at_ms: route.created_at_ms,
-                reason: route.reason,
-                granted_at: None,
-            },
-        );
+    for (key, regions) in state.routes {
+        known.entry(key).or_default().regions = regions;
     }
     let sequence = state.sequence.map_or(Sequence { last: 0, revision: 0 }, |held| Sequence {
         last: held.value.value,

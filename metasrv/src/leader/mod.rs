@@ -154,10 +154,10 @@ impl Leader {
         self.closing.store(true, Ordering::Release);
     }
 
-    /// Writes behind what is queued, while more may come.
-    pub async fn flush(&self, deadline: Duration) {
-        // What is left is written by the last drain.
-        let _ = self.write_behind.drain(deadline).await;
+    /// Writes behind what is queued, as far as the time allows, and queues nothing more. Grants may go on meanwhile.
+    pub async fn last_drain(&self, deadline: Duration) {
+        self.write_behind.take_no_more();
+        self.drain(deadline).await;
     }
 
     /// Writes behind what is queued, as far as the time allows.

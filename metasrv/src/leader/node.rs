@@ -44,7 +44,7 @@ pub struct Node {
 }
 
 /// A region's route, and what was granted under it.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Region {
     /// The epoch of the route.
     pub epoch: Epoch,

@@ -4,7 +4,7 @@
 //! | --- | --- | --- |
 //! | processes | `node/…` | which process of a node may be granted leases |
 //! | leases | `lease/…` | when a node was last heard of |
-//! | routes | `region/…` | who leads a region |
+//! | routes | `region/…` | who leads a region, node by node, as a leader keeps them: a takeover moves them |
 //! | sequence | `sequence/region` | the last region id that was given |
 //! | fences | `election/…` | the mod revision of each candidate's key, and no more |
 //!
@@ -12,11 +12,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use metasrv_core::id::{NodeKey, RegionId};
+use metasrv_core::id::{ClusterId, Epoch, NodeId, NodeKey, RegionId, Term};
 use metasrv_proto::admin::{CounterRecord, NodeLeaseRecord, NodeRecord, RouteRecord};
 use prost::Message;
 
 use crate::keys::Keys;
+use crate::leader::Region;
 use crate::record::{self, RecordError};
 use crate::store::Record;
 
@@ -80,8 +81,10 @@ pub struct State {
     pub processes: HashMap<NodeKey, Held<NodeRecord>>,
     /// Leases of nodes.
     pub leases: HashMap<NodeKey, Held<NodeLeaseRecord>>,
-    /// Routes.
-    pub routes: HashMap<RegionId, Held<RouteRecord>>,
+    /// Routes: the regions of each node.
+    pub routes: HashMap<NodeKey, BTreeMap<RegionId, Region>>,
+    /// Which node each of them is under.
+    homes: HashMap<RegionId, NodeKey>,
     /// The last region id.
     pub sequence: Option<Held<CounterRecord>>,
     /// Mod revisions of the candidates' keys.
@@ -137,7 +140,7 @@ impl State {
         let unreadable = match Slot::of(keys, key) {
             Slot::Process(node) => hold(&mut self.processes, node, record),
             Slot::Lease(node) => hold(&mut self.leases, node, record),
-            Slot::Route(region) => hold(&mut self.routes, region, record),
+            Slot::Route(region) => self.route(region, record),
             Slot::Sequence => match record::decode(record) {
                 Ok(value) => {
                     self.sequence = Some(Held { value, revision: record.mod_revision });
@@ -163,10 +166,44 @@ impl State {
         match Slot::of(keys, key) {
             Slot::Process(node) => drop(self.processes.remove(&node)),
             Slot::Lease(node) => drop(self.leases.remove(&node)),
-            Slot::Route(region) => drop(self.routes.remove(&region)),
+            Slot::Route(region) => self.unroute(region),
             Slot::Sequence => self.sequence = None,
             Slot::Fence => drop(self.fences.remove(key)),
             Slot::Unknown | Slot::Other => {}
+        }
+    }
+
+    /// How many routes are held.
+    pub fn regions(&self) -> usize {
+        self.homes.len()
+    }
+
+    fn route(&mut self, id: RegionId, stored: &Record) -> Option<Unreadable> {
+        let route: RouteRecord = match record::decode(stored) {
+            Ok(route) => route,
+            Err(error) => return Some(Unreadable::Record(error)),
+        };
+        let node = NodeKey::datanode(ClusterId(route.cluster_id), NodeId(route.node_id));
+        let region = Region {
+            epoch: Epoch(route.epoch),
+            revision: stored.mod_revision,
+            term: Term(route.term),
+            created_at_ms: route.created_at_ms,
+            reason: route.reason,
+            granted_at: None,
+        };
+        self.homes.insert(id, node);
+        self.routes.entry(node).or_default().insert(id, region);
+        None
+    }
+
+    fn unroute(&mut self, id: RegionId) {
+        let Some(node) = self.homes.remove(&id) else { return };
+        if let Some(regions) = self.routes.get_mut(&node) {
+            regions.remove(&id);
+            if regions.is_empty() {
+                self.routes.remove(&node);
+            }
         }
     }
 
@@ -174,7 +211,7 @@ impl State {
     fn revisions(&self) -> HashMap<Slot, i64> {
         let processes = self.processes.iter().map(|(node, held)| (Slot::Process(*node), held.revision));
         let leases = self.leases.iter().map(|(node, held)| (Slot::Lease(*node), held.revision));
-        let routes = self.routes.iter().map(|(region, held)| (Slot::Route(*region), held.revision));
+        let routes = self.routes.values().flatten().map(|(id, region)| (Slot::Route(*id), region.revision));
         let sequence = self.sequence.iter().map(|held| (Slot::Sequence, held.revision));
         processes.chain(leases).chain(routes).chain(sequence).collect()
     }

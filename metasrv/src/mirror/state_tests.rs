@@ -113,7 +113,7 @@ proptest! {
 #[test]
 fn events_that_do_not_follow_are_refused() {
     let deleted = |revision| Event::Deleted { key: keys().region(RegionId(1)), revision };
-    let state = State { revision: 5, ..State::default() };
+    let state = State::of(&keys(), 5, &[]);
     for (events, event) in
         [(vec![deleted(5)], 5), (vec![deleted(7), deleted(6)], 6), (vec![deleted(4), deleted(6)], 4)]
     {

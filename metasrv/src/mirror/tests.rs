@@ -197,7 +197,7 @@ impl Followed {
     }
 
     pub(super) fn routes(&self) -> Option<usize> {
-        self.mirror.read().map(|(state, _)| state.routes.len())
+        self.mirror.read().map(|(state, _)| state.regions())
     }
 
     /// Waits until the mirror has so many routes, in virtual time; returns how long that took.

@@ -11,10 +11,20 @@ use tonic::Status;
 use super::stream::Session;
 use crate::leader::Leader;
 use crate::observer::View;
+use crate::pusher::Pushers;
 use crate::wire;
 
 /// After the end of a term its streams wait so long for the next leader to show itself, to name it to their nodes.
 const HINT_PATIENCE: Duration = Duration::from_millis(300);
+
+/// A stream's share of the time in which all are told: what its node's coming back costs the next leader.
+const EACH: Duration = Duration::from_micros(300);
+
+/// All are told within this time.
+const LAST_TURN: Duration = Duration::from_millis(300);
+
+/// Time between two looks at how many are left to be told.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// Why a stream ends.
 pub enum End {
@@ -24,6 +34,26 @@ pub enum End {
     Refused(Status),
     /// The last response says why, in its header.
     Told(Box<HeartbeatResponse>),
+}
+
+/// When it is a stream's turn to be told that the term is over, where there are so many. A thousand nodes that are told in
+/// one moment all come to the next leader in the next one; whoever has a heartbeat to send in between is told by that.
+pub fn turn(streams: usize) -> Duration {
+    let spread = EACH.saturating_mul(u32::try_from(streams).unwrap_or(u32::MAX)).min(LAST_TURN);
+    spread.mul_f64(rand::random_range(0.0..=1.0))
+}
+
+/// Waits until every stream was told, for as long as that takes: a connection that is closed under a stream is no word of
+/// farewell, and all would be closed in one moment.
+pub async fn all_told(pushers: &Pushers) {
+    let told = async {
+        while !pushers.is_empty() {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    if tokio::time::timeout(LAST_TURN + HINT_PATIENCE, told).await.is_err() {
+        tracing::debug!(left = pushers.len(), "not every stream was told");
+    }
 }
 
 /// The term is over: name the next leader, if it shows itself soon.
@@ -100,5 +130,20 @@ pub fn reason(status: &Status) -> &'static str {
         tonic::Code::DeadlineExceeded => "too_slow",
         tonic::Code::Aborted => "replaced",
         _ => "internal",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_streams_are_told_at_once_and_any_number_within_the_last_turn() {
+        assert_eq!(turn(0), Duration::ZERO);
+        for streams in [1, 10, 1_000, 1_000_000, usize::MAX] {
+            let turns: Vec<Duration> = (0..100).map(|_| turn(streams)).collect();
+            assert!(turns.iter().all(|turn| *turn <= LAST_TURN), "{turns:?}");
+            assert!(streams > 10 || turns.iter().all(|turn| *turn <= EACH * 10), "{turns:?}");
+        }
     }
 }

@@ -60,18 +60,19 @@ impl Shared {
         view.leader.clone().filter(|known| Some(known.addr.as_str()) != own)
     }
 
-    /// Waits for a leader to become known, or this replica to lead, for a moment: between two leaders an answer that comes
-    /// a little later spares a node its next question.
-    async fn leader_known(&self) {
+    /// Waits for a leader of a later term than this to become known, or this replica to lead, for a moment: between two
+    /// leaders an answer that comes a little later spares a node its next question.
+    async fn later_leader(&self, failed: Term) {
         let (mut leader, mut view) = (self.leader.clone(), self.view.clone());
         let known = async {
             tokio::select! {
                 _ = leader.wait_for(Option::is_some) => {}
-                _ = view.wait_for(|view| view.leader.as_ref().is_some_and(|known| Some(&known.addr) != view.own_addr.as_ref())) => {}
+                _ = view.wait_for(|view| view.leader.as_ref().is_some_and(|known| known.term > failed)) => {}
             }
         };
-        // Then the answer is that nobody is known.
-        let _ = tokio::time::timeout(KNOWN_PATIENCE, known).await.map(|()| true);
+        if tokio::time::timeout(KNOWN_PATIENCE, known).await.is_err() {
+            tracing::trace!(%failed, "no later leader is known yet");
+        }
     }
 
     /// What this replica has as leader; waits where it is about to have it.
@@ -118,10 +119,14 @@ impl Heartbeat for HeartbeatService {
         request: Request<AskLeaderRequest>,
     ) -> Result<Response<AskLeaderResponse>, Status> {
         let (header, node) = limits::header(request.get_ref().header.as_ref())?;
-        if self.shared.leading_soon().await.is_none() && self.shared.other_leader().is_none() {
-            self.shared.leader_known().await;
+        let failed = Term(request.get_ref().failed_term);
+        let is_later = |known: &KnownLeader| known.term > failed;
+        if self.shared.leading_soon().await.is_none()
+            && !self.shared.other_leader().as_ref().is_some_and(is_later)
+        {
+            self.shared.later_leader(failed).await;
         }
-        let (leading, other) = (self.shared.leading(), self.shared.other_leader());
+        let (leading, other) = (self.shared.leading_soon().await, self.shared.other_leader());
         if let Some(leader) = leading.as_ref().filter(|leader| leader.installation() == header.installation) {
             // A node that refuses our term opens no stream: it is heard here.
             limits::term(header, leader.term())?;

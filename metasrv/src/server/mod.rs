@@ -260,6 +260,7 @@ pub async fn serve(
     );
 
     let (close, closed) = watch::channel(false);
+    let pushers = Arc::clone(shared.group.pushers());
     let (reporter, grpc_health) = tonic_health::server::health_reporter();
     tasks.spawn(health::report(Arc::clone(&health), reporter));
     tasks.spawn(crate::http::serve(http, health.clone(), metrics, faults, wait_for(closed.clone())));
@@ -287,6 +288,7 @@ pub async fn serve(
     }
     let left = tokio::time::timeout(SHUTDOWN, async {
         coordination.leave().await;
+        farewell::all_told(&pushers).await;
         close.send_replace(true);
         tokio::time::timeout(CLOSING, server).await
     });

@@ -181,6 +181,12 @@ impl Stream {
                 tokio::select! {
                     biased;
                     () = session.leader.ended() => {
+                        let turn = farewell::turn(self.shared.group.pushers().len());
+                        tokio::select! {
+                            // It does not wait any longer than until it has something to say.
+                            _ = requests.message() => {}
+                            () = tokio::time::sleep(turn) => {}
+                        }
                         return Err(farewell::term_ended(session, self.shared.view.clone()).await);
                     }
                     by = replaced => return Err(farewell::replaced(session, by)),

@@ -21,7 +21,7 @@ const CONNECT: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_secs(1);
 
 /// Between the end of a connection and the first attempt to make another.
-const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
 
 /// What became of an attempt to connect.
 enum Port {

@@ -17,6 +17,10 @@ use metasrv_tests::chaos::writer::{Outcome, lost_writes};
 use metasrv_tests::chaos::{network, page};
 use tokio::signal::unix::{SignalKind, signal};
 
+/// As the programs have it that embed the SDK.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The command line is wrong, or a tool is missing: EX_USAGE of sysexits.h. Nothing was started.
 const USAGE: u8 = 64;
 
