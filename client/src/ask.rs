@@ -103,8 +103,10 @@ impl MetaClient {
         let failed = avoided.as_ref().map(|avoided| avoided.addr.clone()).filter(|_| peers.len() > 1);
         let failed_term = avoided.as_ref().map_or(0, |avoided| avoided.term);
         peers.shuffle(&mut rand::rng());
-        // Of the others first those to which there is a connection: where a leader died, a thousand nodes make new ones.
-        peers.sort_by_key(|peer| (failed.as_ref() == Some(peer), !self.channels().has(peer)));
+        // Where a leader died, a thousand nodes make new connections: of the others first those to which there is one. Only
+        // then: whoever always asked the replica that it asked before would believe one that lags behind for ever.
+        let has_connection = |peer: &String| avoided.is_some() && self.channels().has(peer);
+        peers.sort_by_key(|peer| (failed.as_ref() == Some(peer), !has_connection(peer)));
         let limits = self.config().timeouts;
         let ask = |peer: String| {
             let limit =

@@ -81,6 +81,20 @@ async fn an_answer_of_a_lower_term_is_refused() {
     assert!(client.lower_terms_refused() > 0);
 }
 
+/// Goal: a node is not bound to the replica that it happened to ask first. Method: one that lags behind has its only
+/// connection; after as many questions as chance cannot explain away, the other one was heard.
+#[tokio::test]
+async fn a_replica_that_was_asked_before_is_not_always_asked_first() {
+    let (old, new) = (FakeMetasrv::start().await, FakeMetasrv::start().await);
+    new.names(Some((&new.addr, 5)));
+    let client = client([old.addr.as_str(), &new.addr]);
+    client.channels().get(&old.addr).expect("a connection");
+    for _ in 0..64 {
+        client.ask_leader().await.expect("a leader");
+    }
+    assert_eq!(client.highest_term(), 5);
+}
+
 /// Goal: a leader that just failed is not believed as long as anybody knows another one, in whatever order they answer.
 #[tokio::test]
 async fn a_leader_that_failed_wins_only_if_nobody_names_another_one() {
