@@ -12,11 +12,12 @@ use futures_util::stream::FuturesUnordered;
 use metasrv_proto::admin::admin_client::AdminClient as Stub;
 use metasrv_proto::admin::{
     CreateRegionsRequest, FollowerView, GetStatusRequest, GetStatusResponse, ListMembersRequest,
-    ListNodesRequest, ListRegionsRequest, Member, Node, Region, TransferLeadershipRequest,
+    ListNodesRequest, ListNodesResponse, ListRegionsRequest, ListRegionsResponse, Member, Node, Region,
+    TransferLeadershipRequest,
 };
 use tokio::time::Instant;
 use tonic::transport::Channel;
-use tonic::{Code, Status};
+use tonic::{Code, Response, Status, Streaming};
 
 use crate::client::{Leader, MetaClient};
 use crate::error::{ClientError, describe};
@@ -352,15 +353,10 @@ async fn collect_regions(
     request: ListRegionsRequest,
     first_answer: Duration,
 ) -> Result<RegionList, Status> {
-    let begun = tokio::time::timeout(first_answer, stub.list_regions(request)).await;
-    let mut parts = begun.map_err(|_| late())??.into_inner();
-    let mut list = RegionList { regions: Vec::new(), term: 0, follower: None };
-    while let Some(part) = parts.message().await? {
-        (list.term, list.follower) = (part.term, part.follower);
-        list.regions.extend(part.regions);
-        check_length(list.regions.len())?;
-    }
-    Ok(list)
+    let begun = stub.list_regions(request);
+    let read = |part: ListRegionsResponse| (part.regions, part.term, part.follower);
+    let (regions, term, follower) = collect(begun, first_answer, read).await?;
+    Ok(RegionList { regions, term, follower })
 }
 
 async fn collect_nodes(
@@ -368,13 +364,26 @@ async fn collect_nodes(
     request: ListNodesRequest,
     first_answer: Duration,
 ) -> Result<NodeList, Status> {
-    let begun = tokio::time::timeout(first_answer, stub.list_nodes(request)).await;
+    let begun = stub.list_nodes(request);
+    let read = |part: ListNodesResponse| (part.nodes, part.term, part.follower);
+    let (nodes, term, follower) = collect(begun, first_answer, read).await?;
+    Ok(NodeList { nodes, term, follower })
+}
+
+/// A list that comes in parts, whole: its items, and the term and the view that its last part names.
+async fn collect<P, I>(
+    begun: impl Future<Output = Result<Response<Streaming<P>>, Status>>,
+    first_answer: Duration,
+    read: impl Fn(P) -> (Vec<I>, u64, Option<FollowerView>),
+) -> Result<(Vec<I>, u64, Option<FollowerView>), Status> {
+    let begun = tokio::time::timeout(first_answer, begun).await;
     let mut parts = begun.map_err(|_| late())??.into_inner();
-    let mut list = NodeList { nodes: Vec::new(), term: 0, follower: None };
+    let mut list = (Vec::new(), 0, None);
     while let Some(part) = parts.message().await? {
-        (list.term, list.follower) = (part.term, part.follower);
-        list.nodes.extend(part.nodes);
-        check_length(list.nodes.len())?;
+        let (items, term, follower) = read(part);
+        list.0.extend(items);
+        (list.1, list.2) = (term, follower);
+        check_length(list.0.len())?;
     }
     Ok(list)
 }

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use metasrv_proto::meta::heartbeat_server::{Heartbeat, HeartbeatServer};
 use metasrv_proto::meta::{
-    AskLeaderRequest, AskLeaderResponse, Error, HeartbeatRequest, HeartbeatResponse, Peer, ResponseHeader,
+    AskLeaderRequest, AskLeaderResponse, Error, GrantedRegion, HeartbeatRequest, HeartbeatResponse, Peer,
+    RegionLease, ResponseHeader,
 };
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
@@ -228,6 +229,22 @@ impl Heartbeat for Service {
         let leader = says.leader.map(|(addr, _)| Peer { id: 0, addr });
         Ok(Response::new(AskLeaderResponse { header: Some(header), leader, revision: 0 }))
     }
+}
+
+/// The answer to a request that renews everything it lists, for a minute.
+pub fn renewal(request: &HeartbeatRequest, term: u64) -> HeartbeatResponse {
+    let regions = request.region_stats.iter().map(|stat| GrantedRegion {
+        region_id: stat.region_id,
+        epoch: stat.epoch,
+        ..GrantedRegion::default()
+    });
+    let lease = RegionLease {
+        regions: regions.collect(),
+        duration_since_epoch: request.duration_since_epoch,
+        lease_ms: 60_000,
+        ..RegionLease::default()
+    };
+    HeartbeatResponse { region_lease: Some(lease), ..answer(request, term) }
 }
 
 /// A future that must end.

@@ -19,14 +19,11 @@ use metasrv_proto::admin::{
     CatchUpRegions, DowngradeRegions, GetRequest, Instruction, OpenRegions, PutRequest, RegionOutcome,
     RegionTarget, UpgradeRegions,
 };
-use metasrv_proto::meta::{
-    GrantedRegion, HeartbeatRequest, HeartbeatResponse, MailboxMessage, RegionLease, RegionRole,
-    mailbox_message,
-};
+use metasrv_proto::meta::{HeartbeatRequest, HeartbeatResponse, MailboxMessage, RegionRole, mailbox_message};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
-use fake::{FakeMetasrv, FakeStream, answer, header, within};
+use fake::{FakeMetasrv, FakeStream, header, renewal, within};
 
 const REGION: u64 = 3;
 
@@ -89,18 +86,7 @@ impl Node {
 
     /// Grants everything that it reports, for a minute: what it may not write to, it has to refuse itself.
     async fn renew(&self, request: &HeartbeatRequest) {
-        let regions = request.region_stats.iter().map(|stat| GrantedRegion {
-            region_id: stat.region_id,
-            epoch: stat.epoch,
-            ..GrantedRegion::default()
-        });
-        let lease = RegionLease {
-            regions: regions.collect(),
-            duration_since_epoch: request.duration_since_epoch,
-            lease_ms: 60_000,
-            ..RegionLease::default()
-        };
-        self.stream.respond(HeartbeatResponse { region_lease: Some(lease), ..answer(request, 1) }).await;
+        self.stream.respond(renewal(request, 1)).await;
     }
 
     /// Answers heartbeats until it reports that it writes under this epoch.

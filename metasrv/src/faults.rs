@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use metasrv_core::time::BootTime;
+use metasrv_core::time::{BootTime, Clock};
 
 /// A fault that lasts for longer than this teaches nothing more.
 pub const LONGEST_FAULT: Duration = Duration::from_secs(60);
@@ -41,11 +41,10 @@ impl Faults {
     }
 
     /// Called by each stream for each heartbeat. Costs one load where nothing is held.
-    pub(crate) async fn hold_here(&self, now: BootTime) {
+    pub(crate) async fn hold_here(&self, clock: &dyn Clock) {
         let until = self.held_until_ms.load(Ordering::Acquire);
-        let left = BootTime::from_millis(until).since(now);
-        if !left.is_zero() {
-            tokio::time::sleep(left).await;
+        if until > 0 {
+            tokio::time::sleep(BootTime::from_millis(until).since(clock.now())).await;
         }
     }
 

@@ -15,6 +15,7 @@ pub mod mailbox;
 pub mod metrics;
 pub mod mirror;
 pub mod observer;
+pub mod peer;
 pub mod playground;
 pub mod probe;
 pub mod pusher;

@@ -70,6 +70,11 @@ impl View {
         }
     }
 
+    /// The leader, if its term is later than this one.
+    pub fn leader_after(&self, term: Term) -> Option<&KnownLeader> {
+        self.leader.as_ref().filter(|leader| leader.term > term)
+    }
+
     /// Before anything was seen.
     pub fn of_replica(addr: &str) -> View {
         View { own_addr: Some(addr.to_owned()), ..View::default() }

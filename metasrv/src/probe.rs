@@ -15,7 +15,8 @@ use metasrv_proto::meta::heartbeat_client::HeartbeatClient;
 use metasrv_proto::meta::{HeartbeatRequest, HeartbeatResponse, RequestHeader, Role};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Endpoint;
+
+use crate::peer;
 
 /// Time between two probes, and between two attempts to connect.
 pub const INTERVAL: Duration = Duration::from_millis(100);
@@ -53,13 +54,9 @@ pub async fn probe(addr: String, clock: Arc<dyn Clock>, answers: watch::Sender<O
 
 /// One stream of probes; says why it ended.
 async fn session(addr: &str, clock: &dyn Clock, answers: &watch::Sender<Option<Answer>>) -> String {
-    let Ok(endpoint) = Endpoint::from_shared(format!("http://{addr}")) else {
-        return "the address does not parse".to_owned();
-    };
-    let connected = tokio::time::timeout(CONNECT, endpoint.tcp_nodelay(true).connect()).await;
-    let channel = match connected {
+    let channel = match tokio::time::timeout(CONNECT, peer::connect(addr)).await {
         Ok(Ok(channel)) => channel,
-        Ok(Err(error)) => return error.to_string(),
+        Ok(Err(why)) => return why,
         Err(_) => return format!("no connection within {CONNECT:?}"),
     };
     let (sender, queue) = mpsc::channel(QUEUE);

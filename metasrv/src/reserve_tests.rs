@@ -42,6 +42,11 @@ async fn change(store: &QuotaStore, change: Change) -> i64 {
     }
 }
 
+/// Three candidates, in the order of the queue.
+async fn three(store: &Arc<QuotaStore>) -> [Queued; 3] {
+    [Queued::stand(store, "a").await, Queued::stand(store, "b").await, Queued::stand(store, "c").await]
+}
+
 impl Queued {
     async fn stand(store: &Arc<QuotaStore>, name: &str) -> Queued {
         let record = CandidateRecord {
@@ -102,11 +107,7 @@ fn waits(leader: &Leader) -> Duration {
 #[tokio::test(start_paused = true)]
 async fn without_space_a_reserved_term_is_led_and_made_known_when_there_is_space_again() {
     let store = Arc::new(QuotaStore::default());
-    let [a, b, c] = [
-        Queued::stand(&store, "a").await,
-        Queued::stand(&store, "b").await,
-        Queued::stand(&store, "c").await,
-    ];
+    let [a, b, c] = three(&store).await;
     let (first, _tasks) = a.lead().await.unwrap();
     assert_eq!((first.term(), waits(&first)), (Term(1), Duration::ZERO));
     assert_eq!((b.reserve().await, c.reserve().await), (Reserved::Now(Term(2)), Reserved::Now(Term(3))));
@@ -144,11 +145,7 @@ async fn without_space_a_reserved_term_is_led_and_made_known_when_there_is_space
 #[tokio::test(start_paused = true)]
 async fn without_space_nobody_leads_who_has_nothing_reserved_or_whose_term_was_passed() {
     let store = Arc::new(QuotaStore::default());
-    let [a, b, c] = [
-        Queued::stand(&store, "a").await,
-        Queued::stand(&store, "b").await,
-        Queued::stand(&store, "c").await,
-    ];
+    let [a, b, c] = three(&store).await;
     let (_first, _tasks) = a.lead().await.unwrap();
     assert_eq!((c.reserve().await, b.reserve().await), (Reserved::Now(Term(2)), Reserved::Now(Term(3))));
     store.fill();
@@ -168,11 +165,7 @@ async fn without_space_nobody_leads_who_has_nothing_reserved_or_whose_term_was_p
 #[tokio::test(start_paused = true)]
 async fn candidates_reserve_in_the_order_of_the_queue() {
     let store = Arc::new(QuotaStore::default());
-    let [a, b, c] = [
-        Queued::stand(&store, "a").await,
-        Queued::stand(&store, "b").await,
-        Queued::stand(&store, "c").await,
-    ];
+    let [a, b, c] = three(&store).await;
     let (_first, _tasks) = a.lead().await.unwrap();
     assert_eq!(c.reserve_with(1).await, Reserved::NotYet, "the one ahead has nothing reserved");
     assert_eq!(c.reserve_with(0).await, Reserved::Now(Term(2)), "perhaps it never will");
@@ -188,11 +181,7 @@ async fn candidates_reserve_in_the_order_of_the_queue() {
 #[tokio::test(start_paused = true)]
 async fn with_space_the_next_term_is_led_whatever_was_reserved() {
     let store = Arc::new(QuotaStore::default());
-    let [a, b, c] = [
-        Queued::stand(&store, "a").await,
-        Queued::stand(&store, "b").await,
-        Queued::stand(&store, "c").await,
-    ];
+    let [a, b, c] = three(&store).await;
     let (first, _tasks) = a.lead().await.unwrap();
     assert_eq!((b.reserve().await, c.reserve().await), (Reserved::Now(Term(2)), Reserved::Now(Term(3))));
     first.end();
@@ -256,11 +245,7 @@ async fn what_was_reserved_up_to_a_term_that_a_node_has_seen_is_void() {
 #[tokio::test(start_paused = true)]
 async fn who_leads_a_reserved_term_is_seen_by_its_spare() {
     let store = Arc::new(QuotaStore::default());
-    let [a, b, c] = [
-        Queued::stand(&store, "a").await,
-        Queued::stand(&store, "b").await,
-        Queued::stand(&store, "c").await,
-    ];
+    let [a, b, c] = three(&store).await;
     let led = async |term| is_led_by_reservation(store.as_ref(), &keys(), Term(term)).await.unwrap();
     let (_first, _tasks) = a.lead().await.unwrap();
     b.reserve().await;

@@ -16,14 +16,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use metasrv_client::{MetaClient, MetaClientConfig};
 use metasrv_core::id::{Epoch, RegionId};
-use metasrv_proto::meta::{GrantedRegion, HeartbeatRequest, HeartbeatResponse, RegionLease, Role};
+use metasrv_proto::meta::{HeartbeatRequest, Role};
 
 use tokio::sync::Semaphore;
 
 use crate::{
     HeartbeatTask, HeartbeatTaskOptions, OpenOptions, RegionError, RegionRole, RegionServer, RegionStat,
 };
-use fake::{FakeMetasrv, FakeStream};
+use fake::{FakeMetasrv, FakeStream, renewal};
 
 /// Regions in memory. Opening one of the refused ones fails.
 #[derive(Default)]
@@ -109,20 +109,4 @@ impl Node {
         let handshake = stream.welcome(1).await;
         (handshake, stream)
     }
-}
-
-/// The answer to a request that renews everything it lists, for a minute.
-fn renewal(request: &HeartbeatRequest, term: u64) -> HeartbeatResponse {
-    let regions = request.region_stats.iter().map(|stat| GrantedRegion {
-        region_id: stat.region_id,
-        epoch: stat.epoch,
-        ..GrantedRegion::default()
-    });
-    let lease = RegionLease {
-        regions: regions.collect(),
-        duration_since_epoch: request.duration_since_epoch,
-        lease_ms: 60_000,
-        ..RegionLease::default()
-    };
-    HeartbeatResponse { region_lease: Some(lease), ..fake::answer(request, term) }
 }

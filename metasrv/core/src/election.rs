@@ -69,13 +69,12 @@ impl Election {
     /// Takes one event; returns what to do about it, in this order.
     pub fn step(&mut self, now: BootTime, event: Event) -> Vec<Effect> {
         let mut effects = Vec::new();
-        if let Event::Vitals(vitals) = event {
-            // Decides nothing by itself: what happened meanwhile comes first, and names what it was.
-            self.fitness.take(vitals);
-            return effects;
-        }
+        // Knowing decides nothing by itself: what happened meanwhile comes first, and names what it was.
+        let decides = !matches!(event, Event::Vitals(_));
         self.take(now, event, &mut effects);
-        self.pass_time(now, &mut effects);
+        if decides {
+            self.pass_time(now, &mut effects);
+        }
         effects
     }
 
@@ -94,7 +93,8 @@ impl Election {
 
     fn take(&mut self, now: BootTime, event: Event, effects: &mut Vec<Effect>) {
         match event {
-            Event::Tick | Event::Vitals(_) => {}
+            Event::Tick => {}
+            Event::Vitals(vitals) => self.fitness.take(vitals),
             Event::Leave(leave) => self.leave(leave, now, effects),
             Event::Granted(attempt, lease, ttl) => self.granted(attempt, lease, ttl, now, effects),
             Event::GrantFailed(attempt) if attempt == self.attempt => {

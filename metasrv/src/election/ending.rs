@@ -1,12 +1,12 @@
 //! How this replica's leadership and its attempts end: what is told to the store, and in which order.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use metasrv_core::election::{Attempt, Event, LeaseId};
 use metasrv_core::id::Fence;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
-
-use std::sync::Arc;
-use std::time::Duration;
 
 use super::{Elector, Message};
 use crate::etcd::election::Revoked;
@@ -78,7 +78,7 @@ impl Elector {
             let _ = sender.send(Message::Event(Event::HandedOver(attempt))).await;
             // A thousand streams that end now would take from the successor the time that it needs to begin. Whoever has
             // something to say meanwhile is told that this replica does not lead.
-            let next = view.wait_for(|view| view.leader.as_ref().is_some_and(|leader| leader.term > term));
+            let next = view.wait_for(|view| view.leader_after(term).is_some());
             let next = tokio::time::timeout(SUCCESSOR, next).await.is_ok();
             tracing::debug!(%term, next, "the streams are told");
             leader.end();

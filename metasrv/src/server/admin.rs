@@ -18,7 +18,6 @@ use tonic::{Request, Response, Status};
 use super::follower::Seen;
 use super::heartbeat::Shared;
 use super::{listing, transfer};
-use crate::election::ElectionHandle;
 use crate::keys::Keys;
 use crate::leader::{CreateError, Leader};
 use crate::mirror::Mirror;
@@ -34,8 +33,6 @@ const REASON_BYTES: usize = 1_024;
 pub struct AdminService {
     shared: Arc<Shared>,
     name: String,
-    /// Absent in embedded mode: there is nobody to hand over to.
-    election: Option<ElectionHandle>,
     store: Arc<dyn Store>,
     keys: Keys,
 }
@@ -44,14 +41,8 @@ type ListStream<T> = Pin<Box<dyn futures_util::Stream<Item = Result<T, Status>> 
 
 impl AdminService {
     /// Over what the heartbeat streams share.
-    pub fn new(
-        shared: Arc<Shared>,
-        name: String,
-        election: Option<ElectionHandle>,
-        store: Arc<dyn Store>,
-        keys: Keys,
-    ) -> AdminService {
-        AdminService { shared, name, election, store, keys }
+    pub fn new(shared: Arc<Shared>, name: String, store: Arc<dyn Store>, keys: Keys) -> AdminService {
+        AdminService { shared, name, store, keys }
     }
 
     fn leader(&self) -> Result<Arc<Leader>, Status> {
@@ -301,7 +292,7 @@ impl Admin for AdminService {
         let request = request.into_inner();
         let transfer = async {
             check_reason(&request.reason)?;
-            transfer::transfer(&self.shared, self.leader()?, self.election.as_ref(), &request).await
+            transfer::transfer(&self.shared, self.leader()?, &request).await
         };
         let result = transfer.await;
         self.count("transfer_leadership", result.as_ref().err().map_or(tonic::Code::Ok, Status::code));

@@ -59,10 +59,10 @@ pub async fn all_told(pushers: &Pushers) {
 /// The term is over: name the next leader, if it shows itself soon.
 pub async fn term_ended(session: &Session, mut view: watch::Receiver<View>) -> End {
     let own_term = session.leader.term();
-    let next = view.wait_for(|view| view.leader.as_ref().is_some_and(|leader| leader.term > own_term));
+    let next = view.wait_for(|view| view.leader_after(own_term).is_some());
     // Without it the node asks round.
     let _ = tokio::time::timeout(HINT_PATIENCE, next).await.map(|seen| seen.is_ok());
-    let known = view.borrow().leader.clone().filter(|known| known.term > own_term);
+    let known = view.borrow().leader_after(own_term).cloned();
     let mut header = wire::response_header(
         &session.node,
         known.as_ref().map_or(own_term, |known| known.term),

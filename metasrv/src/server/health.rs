@@ -21,18 +21,12 @@ const REPORT_INTERVAL: Duration = Duration::from_millis(200);
 pub struct ReplicaHealth {
     shared: Arc<Shared>,
     shutdown: watch::Receiver<bool>,
-    /// Absent in embedded mode.
-    election: Option<ElectionHandle>,
 }
 
 impl ReplicaHealth {
     /// Over what the replica publishes of itself.
-    pub fn new(
-        shared: Arc<Shared>,
-        shutdown: watch::Receiver<bool>,
-        election: Option<ElectionHandle>,
-    ) -> ReplicaHealth {
-        ReplicaHealth { shared, shutdown, election }
+    pub fn new(shared: Arc<Shared>, shutdown: watch::Receiver<bool>) -> ReplicaHealth {
+        ReplicaHealth { shared, shutdown }
     }
 
     fn leads(&self) -> bool {
@@ -56,12 +50,12 @@ impl HealthSource for ReplicaHealth {
     /// The process answers, and its election's loop turns: that is all, on purpose. An outage of etcd must not have
     /// every replica restarted.
     fn live(&self) -> Result<(), String> {
-        self.election.as_ref().map_or(Ok(()), ElectionHandle::turns)
+        self.shared.election.as_ref().map_or(Ok(()), ElectionHandle::turns)
     }
 
     fn checks(&self) -> Vec<Check> {
         let view = self.shared.view.borrow().clone();
-        let store = if self.election.is_none() {
+        let store = if self.shared.election.is_none() {
             Ok("embedded".to_owned())
         } else {
             view.is_fresh(self.shared.clock.now()).map(|()| "etcd answers".to_owned())

@@ -67,7 +67,7 @@ impl Shared {
         let known = async {
             tokio::select! {
                 _ = leader.wait_for(Option::is_some) => {}
-                _ = view.wait_for(|view| view.leader.as_ref().is_some_and(|known| known.term > failed)) => {}
+                _ = view.wait_for(|view| view.leader_after(failed).is_some()) => {}
             }
         };
         if tokio::time::timeout(KNOWN_PATIENCE, known).await.is_err() {

@@ -246,14 +246,8 @@ pub async fn serve(
         election: coordination.handle(),
         faults: faults.clone().unwrap_or_default(),
     });
-    let health = Arc::new(ReplicaHealth::new(Arc::clone(&shared), shutdown.clone(), coordination.handle()));
-    let admin = AdminService::new(
-        Arc::clone(&shared),
-        config.name.clone(),
-        coordination.handle(),
-        store,
-        keys.clone(),
-    );
+    let health = Arc::new(ReplicaHealth::new(Arc::clone(&shared), shutdown.clone()));
+    let admin = AdminService::new(Arc::clone(&shared), config.name.clone(), store, keys.clone());
     tracing::info!(
         name = config.name, grpc = %config.grpc_addr, http = %config.http_addr, advertised = config.advertise_addr,
         prefix = config.prefix, version = record.version, "serving"

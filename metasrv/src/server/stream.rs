@@ -110,7 +110,7 @@ impl Stream {
                 Ok(request) => request,
                 Err(end) => return end,
             };
-            self.shared.faults.hold_here(self.shared.clock.now()).await;
+            self.shared.faults.hold_here(self.shared.clock.as_ref()).await;
             if request.probe {
                 let response = match self.probe(&request) {
                     Ok(response) => response,

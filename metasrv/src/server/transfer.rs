@@ -9,11 +9,10 @@ use metasrv_proto::admin::{
     CandidateRecord, TransferLeadershipRequest, TransferLeadershipResponse, YieldRequest,
 };
 use tonic::Status;
-use tonic::transport::Endpoint;
 
 use super::heartbeat::Shared;
-use crate::election::ElectionHandle;
 use crate::leader::Leader;
+use crate::peer;
 
 /// A transfer waits so long for the leader to have given up: its last drain, and room.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -32,10 +31,9 @@ const ASK: Duration = Duration::from_secs(1);
 pub async fn transfer(
     shared: &Shared,
     leader: Arc<Leader>,
-    election: Option<&ElectionHandle>,
     request: &TransferLeadershipRequest,
 ) -> Result<TransferLeadershipResponse, Status> {
-    let election = election.ok_or_else(|| {
+    let election = shared.election.as_ref().ok_or_else(|| {
         Status::unimplemented("embedded mode has one replica: there is nobody to hand over to")
     })?;
     let members = queue(shared);
@@ -103,8 +101,6 @@ fn cannot_yield(before: &CandidateRecord, why: &str) -> Status {
 }
 
 async fn stand_back(addr: &str, reason: String) -> Result<(), String> {
-    let endpoint = Endpoint::from_shared(format!("http://{addr}")).map_err(|error| error.to_string())?;
-    let channel = endpoint.tcp_nodelay(true).connect().await.map_err(|error| error.to_string())?;
-    let asked = ReplicaClient::new(channel).r#yield(YieldRequest { reason }).await;
+    let asked = ReplicaClient::new(peer::connect(addr).await?).r#yield(YieldRequest { reason }).await;
     asked.map(drop).map_err(|status| status.message().to_owned())
 }

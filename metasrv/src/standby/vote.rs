@@ -19,11 +19,11 @@ use metasrv_core::suspicion::is_majority;
 use metasrv_proto::admin::SuspectsRequest;
 use metasrv_proto::admin::replica_client::ReplicaClient;
 use tokio::sync::watch;
-use tonic::transport::Endpoint;
 
 use super::Standby;
 use crate::handler::KnownLeader;
 use crate::observer::View;
+use crate::peer;
 use crate::probe::{self, Answer};
 
 /// Time between two looks at what was heard.
@@ -102,8 +102,7 @@ async fn count(term: Term, others: Vec<String>) -> usize {
 }
 
 async fn ask(addr: &str, term: Term) -> Option<bool> {
-    let endpoint = Endpoint::from_shared(format!("http://{addr}")).ok()?.tcp_nodelay(true);
-    let mut replica = ReplicaClient::new(endpoint.connect().await.ok()?);
+    let mut replica = ReplicaClient::new(peer::connect(addr).await.ok()?);
     let answer = replica.suspects(SuspectsRequest { term: term.0 }).await.ok()?;
     Some(answer.into_inner().suspects)
 }
