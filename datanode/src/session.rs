@@ -89,7 +89,8 @@ impl Session {
                     let (error, halves) = self.beat(sender, stream).await;
                     let changed = matches!(error, ClientError::LeaderChanged { .. });
                     left = changed.then_some(halves);
-                    let wait = match changed {
+                    // Who is told where to go is told in its turn.
+                    let wait = match changed || error.names_leader() {
                         true => Duration::ZERO,
                         false => self.rhythm.reconnect_after(suspicion.accepted()),
                     };

@@ -38,7 +38,7 @@ use metasrv_proto::meta::NodeInfo;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tracing_subscriber::EnvFilter;
 
@@ -216,7 +216,7 @@ async fn run(settings: Settings, incarnation: Option<Incarnation>) -> Result<(),
         )
         .add_service(health_service)
         .add_service(reflection()?)
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), told(closed));
+        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), told(closed));
     tokio::pin!(server);
     let remember = remember_installation(&client, &directory);
     tokio::pin!(remember);

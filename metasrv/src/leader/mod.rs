@@ -154,6 +154,11 @@ impl Leader {
         self.closing.store(true, Ordering::Release);
     }
 
+    /// It grants nothing any more, because another one shall.
+    pub fn hands_over(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
     /// Writes behind what is queued, as far as the time allows, and queues nothing more. Grants may go on meanwhile.
     pub async fn last_drain(&self, deadline: Duration) {
         self.write_behind.take_no_more();

@@ -1,5 +1,6 @@
 //! How a stream ends: why, and the last word to its node, which says what to do next.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use metasrv_core::id::{Incarnation, NodeKey};
@@ -17,11 +18,11 @@ use crate::wire;
 /// After the end of a term its streams wait so long for the next leader to show itself, to name it to their nodes.
 const HINT_PATIENCE: Duration = Duration::from_millis(300);
 
-/// A stream's share of the time in which all are told: what its node's coming back costs the next leader.
-const EACH: Duration = Duration::from_micros(300);
+/// What part of the time until a node's next heartbeat its stream waits before it is told.
+const SHARES: RangeInclusive<f64> = 0.6..=0.9;
 
 /// All are told within this time.
-const LAST_TURN: Duration = Duration::from_millis(300);
+const LAST_TURN: Duration = Duration::from_secs(1);
 
 /// Time between two looks at how many are left to be told.
 const LOOK: Duration = Duration::from_millis(10);
@@ -36,11 +37,12 @@ pub enum End {
     Told(Box<HeartbeatResponse>),
 }
 
-/// When it is a stream's turn to be told that the term is over, where there are so many. A thousand nodes that are told in
-/// one moment all come to the next leader in the next one; whoever has a heartbeat to send in between is told by that.
-pub fn turn(streams: usize) -> Duration {
-    let spread = EACH.saturating_mul(u32::try_from(streams).unwrap_or(u32::MAX)).min(LAST_TURN);
-    spread.mul_f64(rand::random_range(0.0..=1.0))
+/// How long a stream waits for its turn to be told that the term is over, by the time since its node's last heartbeat. A
+/// thousand nodes that are told in one moment all come to the next leader in the next one, and whose heartbeat is due
+/// then waits behind those who have most of a second left. So they are told in the order in which their heartbeats are
+/// due, each a little before its own.
+pub fn turn(since_heartbeat: Duration, interval: Duration) -> Duration {
+    interval.saturating_sub(since_heartbeat).min(LAST_TURN).mul_f64(rand::random_range(SHARES))
 }
 
 /// Waits until every stream was told, for as long as that takes: a connection that is closed under a stream is no word of
@@ -137,13 +139,17 @@ pub fn reason(status: &Status) -> &'static str {
 mod tests {
     use super::*;
 
+    /// Goal: nobody is told after its next heartbeat is due, and nobody waits for long. Method: times since the last
+    /// heartbeat in milliseconds, for several intervals.
     #[test]
-    fn few_streams_are_told_at_once_and_any_number_within_the_last_turn() {
-        assert_eq!(turn(0), Duration::ZERO);
-        for streams in [1, 10, 1_000, 1_000_000, usize::MAX] {
-            let turns: Vec<Duration> = (0..100).map(|_| turn(streams)).collect();
-            assert!(turns.iter().all(|turn| *turn <= LAST_TURN), "{turns:?}");
-            assert!(streams > 10 || turns.iter().all(|turn| *turn <= EACH * 10), "{turns:?}");
+    fn a_stream_is_told_before_its_next_heartbeat_is_due() {
+        for interval in [50, 1_000, 300_000].map(Duration::from_millis) {
+            for ms in 0..1_000 {
+                let since = Duration::from_millis(ms);
+                let turn = turn(since, interval);
+                assert!(turn <= interval.saturating_sub(since) && turn <= LAST_TURN, "{since:?} of {interval:?}");
+            }
+            assert_eq!(turn(interval, interval), Duration::ZERO, "it is due: at once");
         }
     }
 }

@@ -43,7 +43,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::server::TcpIncoming;
 
 use crate::clock::{SystemClock, wall_clock_ms};
 use crate::config::{Config, StoreConfig, loopback_of};
@@ -261,7 +261,6 @@ pub async fn serve(
     let server = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(HTTP2_KEEPALIVE.0))
         .http2_keepalive_timeout(Some(HTTP2_KEEPALIVE.1))
-        .tcp_nodelay(true)
         .add_service(
             HeartbeatServer::new(HeartbeatService::new(shared))
                 .max_decoding_message_size(limits::MESSAGE_BYTES),
@@ -270,7 +269,7 @@ pub async fn serve(
         .add_optional_service(replica.map(ReplicaServer::new))
         .add_service(grpc_health)
         .add_service(reflection::service())
-        .serve_with_incoming_shutdown(TcpListenerStream::new(grpc), wait_for(closed));
+        .serve_with_incoming_shutdown(TcpIncoming::from(grpc).with_nodelay(Some(true)), wait_for(closed));
     tokio::pin!(server);
 
     tokio::select! {

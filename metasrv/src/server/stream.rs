@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metasrv_core::id::{Incarnation, NodeKey, Role, Term};
+use metasrv_core::time::BootTime;
 use metasrv_proto::code;
 use metasrv_proto::meta::{HeartbeatConfig, HeartbeatRequest, HeartbeatResponse};
 use tokio::sync::mpsc;
@@ -65,6 +66,8 @@ pub struct Session {
     pub fixed: Fixed,
     /// The process was the current one of its node on this stream.
     pub was_current: bool,
+    /// When its last request came.
+    heard_at: BootTime,
     pusher: Option<(PusherId, Replaced)>,
 }
 
@@ -127,6 +130,12 @@ impl Stream {
                 self.shared.metrics.streams.inc();
             }
             let started = self.shared.clock.now();
+            if let Some(session) = &mut self.session {
+                session.heard_at = started;
+                if session.leader.hands_over() {
+                    return farewell::term_ended(session, self.shared.view.clone()).await;
+                }
+            }
             match self.answer(&request).await {
                 Ok(response) => {
                     let ends = response.header.as_ref().is_some_and(|header| header.error.is_some());
@@ -181,9 +190,10 @@ impl Stream {
                 tokio::select! {
                     biased;
                     () = session.leader.ended() => {
-                        let turn = farewell::turn(self.shared.group.pushers().len());
+                        let since = self.shared.clock.now().since(session.heard_at);
+                        let turn = farewell::turn(since, session.leader.timing().heartbeat_interval);
                         tokio::select! {
-                            // It does not wait any longer than until it has something to say.
+                            // Nor longer than until it has something to say.
                             _ = requests.message() => {}
                             () = tokio::time::sleep(turn) => {}
                         }
@@ -221,7 +231,8 @@ impl Stream {
             }
             let node = assign(&leader, sent)?;
             let fixed = Fixed { sent, process: None, begun: false, last_duration_ms: 0 };
-            self.session = Some(Session { leader, node, fixed, pusher: None, was_current: false });
+            let heard_at = self.shared.clock.now();
+            self.session = Some(Session { leader, node, fixed, heard_at, pusher: None, was_current: false });
         }
         let Some(session) = &mut self.session else { return Err(End::Closed) };
         limits::term(header, session.leader.term()).map_err(End::Refused)?;

@@ -89,6 +89,8 @@ pub async fn run(world: &mut World, fault: Fault, round: usize) -> Result<Measur
             look(&world.ledger).term_after(leader.term).map(|_| ()).ok_or_else(|| "there is none".to_owned())
         })
         .await?;
+        // What follows takes the processors, and to look is not to disturb: every node has come back before.
+        tokio::time::sleep(INTERVAL * 2).await;
     }
     // Healing may take longer than the hold, as with a quorum that is lost.
     restore(world, fault, leader, etcd_leader).await?;
