@@ -14,6 +14,7 @@ help:
 	@echo 'make lint     formatting and clippy'
 	@echo 'make bench    figures, side by side; ARGS="--quick" for whether it works'
 	@echo 'make chaos    real faults and what they cost; FAULT=leader-kill or FAULT=etcd- for some, ROUNDS=3, ARGS="--quick"'
+	@echo '              FAULT=region- for those of regions: datanodes lost, regions moved, nodes drained'
 	@echo 'make fmt      formats everything'
 	@echo 'make build    the programs: target/debug/metasrv, metactl, datanode'
 

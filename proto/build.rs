@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 10] = [
     "greptime/v1/meta/common.proto",
     "greptime/v1/meta/heartbeat.proto",
     "metasrv/v1/evidence.proto",
@@ -14,6 +14,8 @@ const FILES: [&str; 8] = [
     "metasrv/v1/admin.proto",
     "metasrv/v1/key_value.proto",
     "metasrv/v1/replica.proto",
+    "metasrv/v1/operations.proto",
+    "metasrv/v1/routes.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -10,6 +10,7 @@ use crate::admin::AdminClient;
 use crate::channels::Channels;
 use crate::config::{ConfigError, MetaClientConfig};
 use crate::error::ClientError;
+use crate::operations::OperationsClient;
 
 /// Who leads, and since which term.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -108,6 +109,11 @@ impl MetaClient {
     /// The calls of operators and tools.
     pub fn admin(&self) -> AdminClient {
         AdminClient::new(self.clone())
+    }
+
+    /// What operators decide about nodes, regions and failovers.
+    pub fn operations(&self) -> OperationsClient {
+        OperationsClient::new(self.clone())
     }
 
     /// Takes a hint from a replica that does not lead. Refused if its term is lower than one seen before. If nobody

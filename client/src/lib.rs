@@ -13,7 +13,10 @@
 //! | `unanswered.rs`, `suspicion.rs` | [`Suspicion`]: a leader that does not answer, and whether another one is there |
 //! | `pace.rs` | the interval that metasrv dictates; [`Rhythm`]: when heartbeats are due, and when a new stream |
 //! | `frontend.rs` | [`FrontendTask`]: keeps a frontend registered |
+//! | `routes.rs`, `route_table.rs`, `route_follower.rs` | [`RouteCache`]: who leads each region, kept current from any replica |
 //! | `admin.rs` | [`AdminClient`]: the calls behind `metactl`, which never repeat what may have been done |
+//! | `operations.rs` | [`OperationsClient`]: what operators decide about nodes, regions and failovers |
+//! | `call.rs` | how the calls of both find the leader, or any replica, and what is tried again |
 //! | `certificate.rs` | `certify_end`: a supervisor tells that its process has ended |
 //! | `channels.rs` | one HTTP/2 connection per address, dropped after a transport error |
 //! | `back_off.rs` | how long to wait before the next attempt |
@@ -26,6 +29,7 @@
 mod admin;
 mod ask;
 mod back_off;
+mod call;
 mod certificate;
 mod channels;
 mod client;
@@ -33,14 +37,21 @@ mod config;
 mod error;
 mod frontend;
 mod heartbeat;
+mod operations;
 mod pace;
+mod route_follower;
+mod route_table;
+mod routes;
 mod suspicion;
 mod unanswered;
 
-// The tests of the datanode's SDK use the rest of it.
+// The tests of other crates use the rest of them.
 #[cfg(test)]
 #[allow(dead_code)]
 mod fake;
+#[cfg(test)]
+#[allow(dead_code)]
+mod fake_operations;
 #[cfg(test)]
 mod tests;
 
@@ -51,5 +62,8 @@ pub use config::{ConfigError, KeepAlive, MetaClientConfig, Timeouts, Violation, 
 pub use error::ClientError;
 pub use frontend::{FrontendOptions, FrontendTask};
 pub use heartbeat::{HeartbeatSender, HeartbeatStream, wall_clock_ms};
+pub use operations::OperationsClient;
 pub use pace::{BadInterval, Rhythm, dictated_interval};
+pub use route_table::{Route, RouteChange};
+pub use routes::{RouteCache, RouteCacheCounts, RouteChanges};
 pub use suspicion::Suspicion;

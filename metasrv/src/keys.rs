@@ -3,6 +3,7 @@
 //! Numbers are padded to twenty digits, so that the order of keys is the order of numbers.
 
 use metasrv_core::id::{ClusterId, NodeId, NodeKey, RegionId, Role, Term};
+use metasrv_core::procedure::ProcedureId;
 
 /// The names of one cluster's keys.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -14,6 +15,19 @@ impl Keys {
     /// Under this prefix, which begins with `/` and does not end with one.
     pub fn new(prefix: &str) -> Keys {
         Keys { root: format!("{prefix}/v1") }
+    }
+
+    /// Prefix of everything.
+    pub fn all(&self) -> String {
+        format!("{}/", self.root)
+    }
+
+    /// Whether a candidate's key could have this name: a lease's id in hexadecimal, or the fence of embedded mode.
+    pub fn is_candidate(&self, key: &str) -> bool {
+        let name = key.strip_prefix(&self.election()).and_then(|name| name.strip_prefix('/'));
+        name.is_some_and(|name| {
+            name == "embedded" || (!name.is_empty() && name.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        })
     }
 
     /// The random identity of this installation.
@@ -86,6 +100,12 @@ impl Keys {
         (format!("{}/", self.election()), self.all_stats())
     }
 
+    /// The range that the board of routes watches, in the same sense. It holds the installation, leases and records of
+    /// nodes for their addresses, and routes.
+    pub fn routed(&self) -> (String, String) {
+        (self.installation(), format!("{}/region0", self.root))
+    }
+
     /// Prefix of the stats of all datanodes.
     pub fn all_stats(&self) -> String {
         format!("{}/stats/", self.root)
@@ -109,6 +129,62 @@ impl Keys {
     /// The last region id that was given.
     pub fn region_sequence(&self) -> String {
         format!("{}/sequence/region", self.root)
+    }
+
+    /// Prefix of all that operators want.
+    pub fn orders(&self) -> String {
+        format!("{}/order/", self.root)
+    }
+
+    /// Prefix of what operators want of nodes.
+    pub fn node_orders(&self) -> String {
+        format!("{}/order/node/", self.root)
+    }
+
+    /// What an operator wants of a datanode.
+    pub fn node_order(&self, node: &NodeKey) -> String {
+        format!("{}{:020}/{:020}", self.node_orders(), node.cluster.0, node.id.0)
+    }
+
+    /// What an operator wants of all failovers.
+    pub fn failover_order(&self) -> String {
+        format!("{}/order/failover", self.root)
+    }
+
+    /// Prefix of the procedures at work.
+    pub fn procedures(&self) -> String {
+        format!("{}/procedure/", self.root)
+    }
+
+    /// A procedure at work.
+    pub fn procedure(&self, id: ProcedureId) -> String {
+        format!("{}{:020}", self.procedures(), id.0)
+    }
+
+    /// Prefix of all that was decided. Outside of the mirrored range: a leader begins without it.
+    pub fn timeline(&self) -> String {
+        format!("{}/timeline/", self.root)
+    }
+
+    /// What was decided in one transaction, by its number.
+    pub fn timeline_entry(&self, id: u64) -> String {
+        format!("{}{id:020}", self.timeline())
+    }
+
+    /// The datanode of a key that [`Keys::node_order`] made.
+    pub fn parse_node_order(&self, key: &str) -> Option<NodeKey> {
+        let (cluster, id) = key.strip_prefix(&self.node_orders())?.split_once('/')?;
+        Some(NodeKey::datanode(ClusterId(number(cluster)?), NodeId(number(id)?)))
+    }
+
+    /// The procedure of a key that [`Keys::procedure`] made.
+    pub fn parse_procedure(&self, key: &str) -> Option<ProcedureId> {
+        Some(ProcedureId(number(key.strip_prefix(&self.procedures())?)?))
+    }
+
+    /// The number of a key that [`Keys::timeline_entry`] made.
+    pub fn parse_timeline_entry(&self, key: &str) -> Option<u64> {
+        number(key.strip_prefix(&self.timeline())?)
     }
 
     /// The term of a key that [`Keys::term_record`] made.
@@ -180,6 +256,10 @@ mod tests {
             prop_assert_eq!(keys.parse_lease(&keys.lease(&node)), Some(node));
             prop_assert_eq!(keys.parse_stats(&keys.stats(&node)), Some(NodeKey::datanode(node.cluster, node.id)));
             prop_assert_eq!(keys.parse_region(&keys.region(RegionId(id))), Some(RegionId(id)));
+            let datanode = NodeKey::datanode(node.cluster, node.id);
+            prop_assert_eq!(keys.parse_node_order(&keys.node_order(&datanode)), Some(datanode));
+            prop_assert_eq!(keys.parse_procedure(&keys.procedure(ProcedureId(id))), Some(ProcedureId(id)));
+            prop_assert_eq!(keys.parse_timeline_entry(&keys.timeline_entry(id)), Some(id));
             prop_assert_eq!(keys.parse_term_record(&keys.term_record(Term(id))), Some(Term(id)));
             prop_assert_eq!(keys.parse_term_spare(&keys.term_spare(Term(id))), Some(Term(id)));
         }
@@ -201,9 +281,25 @@ mod tests {
         let inside = |key: String| from <= key && key < to;
         let begun_with =
             [keys.node(&node), keys.lease(&node), keys.region(RegionId(u64::MAX)), keys.region_sequence()];
-        assert!(begun_with.into_iter().chain([keys.embedded_fence()]).all(inside));
-        assert!(![keys.stats(&node), keys.term_current(), keys.term_record(Term(1))].into_iter().any(inside));
+        let orders = [keys.node_order(&node), keys.failover_order(), keys.procedure(ProcedureId(u64::MAX))];
+        assert!(begun_with.into_iter().chain(orders).chain([keys.embedded_fence()]).all(inside));
+        let outside =
+            [keys.stats(&node), keys.term_current(), keys.timeline_entry(1), keys.term_record(Term(1))];
+        assert!(!outside.into_iter().any(inside));
         assert!(!inside(Keys::new("/m2").node(&node)) && !inside(Keys::new("/a").node(&node)));
+    }
+
+    #[test]
+    fn the_board_of_routes_watches_routes_and_the_addresses_of_nodes() {
+        let keys = Keys::new("/m");
+        let (from, to) = keys.routed();
+        let node = NodeKey::datanode(ClusterId(1), NodeId(u64::MAX));
+        let inside = |key: String| from <= key && key < to;
+        let seen =
+            [keys.installation(), keys.node(&node), keys.lease(&node), keys.region(RegionId(u64::MAX))];
+        assert!(seen.into_iter().all(inside));
+        let outside = [keys.stats(&node), keys.region_sequence(), keys.embedded_fence(), keys.term_current()];
+        assert!(!outside.into_iter().any(inside));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod command;
 pub mod config;
+pub mod control;
 pub mod election;
 pub mod etcd;
 pub mod faults;
@@ -21,6 +22,7 @@ pub mod probe;
 pub mod pusher;
 pub mod record;
 pub mod reserve;
+pub mod routes;
 pub mod server;
 pub mod standby;
 pub mod store;

@@ -5,12 +5,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
+use metasrv_core::grant::Reported;
 use metasrv_core::id::{NodeKey, Role};
 use metasrv_proto::meta::{HeartbeatResponse, MailboxMessage, ResponseHeader, mailbox_message};
 use tokio::sync::oneshot;
 
 use crate::clock::wall_clock_ms;
+use crate::leader::Leader;
 use crate::pusher::{PushError, Pushers};
+use crate::wire;
 
 /// Why an instruction has no reply.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -110,6 +113,30 @@ impl HeartbeatMailbox {
             ..HeartbeatResponse::default()
         };
         self.pushers.push(node, response).map_err(|why| MailboxError::NotSent { node: *node, why })
+    }
+
+    /// Tells a node of regions that its routes give it, at once; whatever is lost here is repeated with a heartbeat.
+    pub fn open_regions(&self, leader: &Leader, node: &NodeKey, regions: &[Reported]) {
+        // A peer that knows nothing of our extensions would not understand it.
+        if self.pushers.process(node).is_none_or(|process| process.nonce == 0) {
+            return;
+        }
+        let payload = mailbox_message::Payload::Instruction(wire::open_regions(leader.term(), regions));
+        let message = self.message(node, "open regions", payload);
+        let header = wire::response_header(node, leader.term(), leader.installation());
+        let outcome = match self.push(node, header, message) {
+            Ok(()) => "sent",
+            Err(error) => {
+                tracing::debug!(%error, "an instruction waits for the node's next heartbeat");
+                "not_sent"
+            }
+        };
+        leader.count_instruction("open_regions", outcome);
+    }
+
+    /// The way to each connected node.
+    pub fn pushers(&self) -> &Arc<Pushers> {
+        &self.pushers
     }
 
     /// Pushes a message to every connected node of a role; `header` makes each one's header. Says to how many.

@@ -137,12 +137,24 @@ metrics! {
         "Whole seconds since the mirror was last known to be what the store has.";
     mirror_restarts: IntCounterVec ["reason"] "metasrv_mirror_restarts_total"
         "Times that the mirror was read anew, by the reason.";
+    route_watchers: IntGauge [] "metasrv_route_watchers"
+        "Streams on which the changes of routes are watched.";
+    route_watches: IntCounterVec ["began"] "metasrv_route_watches_total"
+        "Beginnings on such streams: resumed, with a snapshot, with another snapshot later, or refused.";
+    route_changes: IntCounter [] "metasrv_route_changes_total"
+        "Changes of routes that this replica has heard of.";
+    route_board_revision: IntGauge [] "metasrv_route_board_revision"
+        "The store's revision that this replica tells the watchers of routes; 0 while it knows nothing.";
+    route_board_restarts: IntCounterVec ["reason"] "metasrv_route_board_restarts_total"
+        "Times that the routes were read anew for their watchers, by the reason.";
     regions: IntGauge [] "metasrv_regions"
         "Regions that have a route, as the leader knows them.";
     region_grants: IntCounter [] "metasrv_region_grants_total"
         "Region leases granted or renewed.";
     regions_closeable: IntCounter [] "metasrv_regions_closeable_total"
         "Regions reported by a node that no route gives to it, each time they were reported.";
+    failovers: IntCounter [] "metasrv_region_failovers_total"
+        "Regions of lost nodes that were given to another one.";
     instructions: IntCounterVec ["action", "outcome"] "metasrv_instructions_total"
         "Instructions to datanodes, by what they ask for and what became of them.";
     mailbox_messages: IntCounterVec ["outcome"] "metasrv_mailbox_messages_total"
@@ -159,6 +171,12 @@ metrics! {
         "Time from a record's arrival in the write-behind to its commit, of the oldest record in each transaction.";
     write_behind_refused: IntCounter [] "metasrv_write_behind_refused_total"
         "Records that the write-behind did not take because it was full.";
+    procedures: IntGaugeVec ["kind"] "metasrv_procedures"
+        "Migrations and drains at work, as the leader knows them.";
+    migrations: IntCounterVec ["outcome"] "metasrv_migrations_total"
+        "Migrations that ended in this leader's term, by their outcome.";
+    migration_stopped: Histogram [] "metasrv_migration_stopped_seconds"
+        "Time from the stored decision that a region's node stops writing to the commit of its new route.";
     store_out_of_space: IntGauge [] "metasrv_store_out_of_space"
         "1 if the store refused this replica's last write for want of space, else 0.";
     etcd_requests: IntCounterVec ["operation", "outcome"] "metasrv_etcd_requests_total"
@@ -166,7 +184,7 @@ metrics! {
     etcd_request_duration: HistogramVec ["operation"] "metasrv_etcd_request_duration_seconds"
         "Time that requests to etcd take, by operation.";
     admin_requests: IntCounterVec ["method", "code"] "metasrv_admin_requests_total"
-        "Calls of the Admin service, by method and gRPC status.";
+        "Calls of the Admin and Operations services, by method and gRPC status.";
 }
 
 impl Metrics {

@@ -110,6 +110,7 @@ mod tests {
             term: 4,
             created_at_ms: 5,
             reason: "x".to_owned(),
+            group: "g".to_owned(),
         };
         assert_eq!(decode::<RouteRecord>(&stored(encode(&route))), Ok(route));
     }

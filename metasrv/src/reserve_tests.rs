@@ -67,6 +67,9 @@ impl Queued {
             metrics: Arc::new(Metrics::new()),
             timing: Timing::default(),
             mirror: None,
+            mailbox: Arc::new(crate::mailbox::HeartbeatMailbox::new(Arc::new(
+                crate::pusher::Pushers::default(),
+            ))),
         };
         Queued { candidate, standing: Standing { key, create_revision, leader: Term(0) } }
     }

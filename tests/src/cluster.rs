@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use metasrv_proto::admin::admin_client::AdminClient;
+use metasrv_proto::admin::operations_client::OperationsClient;
 use metasrv_proto::admin::{CreateRegionsRequest, ListNodesRequest, ListRegionsRequest, Node, Region};
 use tempfile::TempDir;
 use tonic::transport::Channel;
@@ -28,6 +29,7 @@ pub struct Builder {
     datanodes: usize,
     prefix: String,
     arguments: Vec<String>,
+    datanode_arguments: Vec<String>,
 }
 
 impl Builder {
@@ -80,6 +82,12 @@ impl Builder {
         self
     }
 
+    /// Datanodes under a supervisor, which certifies the end of a worker and starts the next one.
+    pub fn supervised(mut self) -> Builder {
+        self.datanode_arguments.push("--supervised".to_owned());
+        self
+    }
+
     /// Starts it all and waits until a leader serves.
     pub async fn start(self) -> Cluster {
         let directory = tempfile::Builder::new().prefix("metasrv-test-").tempdir().expect("a directory");
@@ -114,7 +122,14 @@ impl Builder {
                 Replica::new(&format!("metasrv-{index}"), arguments)
             })
             .collect();
-        let mut cluster = Cluster { replicas, datanodes: Vec::new(), etcd, directory: Some(directory), path };
+        let mut cluster = Cluster {
+            replicas,
+            datanodes: Vec::new(),
+            etcd,
+            directory: Some(directory),
+            path,
+            datanode_arguments: self.datanode_arguments,
+        };
         for index in 0..cluster.replicas.len() {
             cluster.start_replica(index);
         }
@@ -161,6 +176,7 @@ pub struct Cluster {
     pub etcd: Option<Etcd>,
     directory: Option<TempDir>,
     path: PathBuf,
+    datanode_arguments: Vec<String>,
 }
 
 /// Who leads, as the replicas see it.
@@ -182,6 +198,7 @@ impl Cluster {
             datanodes: 0,
             prefix: "/metasrv".to_owned(),
             arguments: Vec::new(),
+            datanode_arguments: Vec::new(),
         }
     }
 
@@ -220,7 +237,10 @@ impl Cluster {
             data.display().to_string(),
             "--shared".to_owned(),
             self.path.join("regions").display().to_string(),
+            "--write-intervals".to_owned(),
+            self.path.join(format!("{name}.intervals")).display().to_string(),
         ];
+        let arguments = arguments.iter().chain(&self.datanode_arguments);
         self.datanodes[at].process = Some(Process::start(&name, &binary("datanode"), arguments, &self.path));
     }
 
@@ -270,10 +290,16 @@ impl Cluster {
         self.replicas[self.leader().await.replica].admin()
     }
 
+    /// The operators' service of the present leader.
+    pub async fn operations(&self) -> OperationsClient<Channel> {
+        self.replicas[self.leader().await.replica].operations()
+    }
+
     /// Creates regions, on this node or wherever there is room.
     pub async fn create_regions(&self, count: u32, node_id: Option<u64>) -> Vec<Region> {
         let reason = "for a test".to_owned();
-        let request = CreateRegionsRequest { count, node_id, cluster_id: 0, reason };
+        let request =
+            CreateRegionsRequest { count, node_id, cluster_id: 0, reason, ..CreateRegionsRequest::default() };
         match self.admin().await.create_regions(request).await {
             Ok(response) => response.into_inner().regions,
             Err(status) => panic!("{count} regions on {node_id:?} cannot be created: {status}"),

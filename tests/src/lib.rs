@@ -13,6 +13,7 @@
 //! | `replica.rs` | one metasrv, and what can be asked of it |
 //! | `node.rs` | a heartbeat peer on the bare generated client, with or without our extensions |
 //! | `fleet.rs` | many of them, keeping count of their leases |
+//! | `metactl.rs` | metactl as a script runs it |
 //! | `figures.rs` | figures as lines and as JSON |
 //! | `chaos/` | what `make chaos` is made of: real faults, in a world of network namespaces |
 
@@ -25,6 +26,7 @@ pub mod cluster;
 pub mod etcd;
 pub mod figures;
 pub mod fleet;
+pub mod metactl;
 pub mod node;
 pub mod place;
 pub mod ports;

@@ -95,6 +95,18 @@ impl Process {
         states.all(|state| matches!(state, 'T' | 't' | 'Z' | 'X'))
     }
 
+    /// Kills the process that its main thread started, as a supervisor starts its worker.
+    ///
+    /// # Errors
+    /// There is none now.
+    pub fn kill_child(&self) -> Result<(), String> {
+        let none = || format!("{} has no child now", self.name);
+        let id = self.id();
+        let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+        let child = children.split_whitespace().find_map(|pid| Pid::from_raw(pid.parse().ok()?));
+        kill_process(child.ok_or_else(none)?, Signal::KILL).map_err(|error| format!("{}: {error}", none()))
+    }
+
     /// Kills it as a power failure would, and waits until it is gone.
     pub fn kill(mut self) {
         self.end();

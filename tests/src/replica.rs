@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use metasrv_proto::admin::admin_client::AdminClient;
+use metasrv_proto::admin::operations_client::OperationsClient;
 use metasrv_proto::admin::{GetStatusRequest, GetStatusResponse};
 use metasrv_proto::meta::heartbeat_client::HeartbeatClient;
 use metasrv_proto::meta::{AskLeaderRequest, AskLeaderResponse, RequestHeader};
@@ -127,6 +128,11 @@ impl Replica {
     /// The bare generated client of the admin service.
     pub fn admin(&self) -> AdminClient<Channel> {
         AdminClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_LIMIT)
+    }
+
+    /// The bare generated client of the operators' service.
+    pub fn operations(&self) -> OperationsClient<Channel> {
+        OperationsClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_LIMIT)
     }
 
     /// The bare generated client of the heartbeat service.

@@ -9,6 +9,7 @@ use std::process::Command;
 use metasrv::config::setting::SETTINGS;
 use metasrv::keys::Keys;
 use metasrv_core::id::{ClusterId, NodeId, NodeKey, RegionId, Term};
+use metasrv_core::procedure::ProcedureId;
 use metasrv_tests::binaries::binary;
 
 fn top() -> PathBuf {
@@ -117,6 +118,10 @@ fn every_key_is_documented() {
         keys.stats(&node),
         keys.region(RegionId(0)),
         keys.region_sequence(),
+        keys.node_order(&node),
+        keys.failover_order(),
+        keys.procedure(ProcedureId(0)),
+        keys.timeline_entry(0),
     ];
     let zero = format!("{:020}", 0);
     let shape = |key: &str| -> Vec<String> {

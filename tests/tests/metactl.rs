@@ -9,111 +9,23 @@ use metasrv_proto::admin::GetStatusRequest;
 use metasrv_tests::binaries::binary;
 use metasrv_tests::cluster::Cluster;
 use metasrv_tests::fleet::Fleet;
+use metasrv_tests::metactl::{assert_hex, assert_time, bare, command, fields, on, sorted};
 use metasrv_tests::node::{FakeNode, Identity};
 use metasrv_tests::ports::free_port;
 use metasrv_tests::process::Process;
 use metasrv_tests::wait::{eventually, within};
 use rustix::process::Signal;
 use serde_json::Value;
-use tokio::process::Command;
 
 const LONG: Duration = Duration::from_secs(30);
 const INTERVAL: Duration = Duration::from_millis(200);
-
-/// What one run came to.
-#[derive(Debug)]
-struct Run {
-    code: i32,
-    data: String,
-    said: String,
-}
-
-impl Run {
-    /// The data as JSON. Panics where the command failed.
-    fn json(&self) -> Value {
-        assert_eq!(self.code, 0, "{self:?}");
-        self.document()
-    }
-
-    /// The data as JSON, whatever the exit code.
-    fn document(&self) -> Value {
-        serde_json::from_str(&self.data).unwrap_or_else(|error| panic!("{error}: {self:?}"))
-    }
-
-    fn rows(&self) -> Vec<Value> {
-        self.json().as_array().unwrap_or_else(|| panic!("no array: {self:?}")).clone()
-    }
-
-    /// Panics unless it failed with this code, printed no data, and said all of this.
-    fn fails(&self, code: i32, parts: &[&str]) {
-        assert_eq!(self.code, code, "{self:?}");
-        assert_eq!(self.data, "", "an error is no data");
-        for part in parts {
-            assert!(self.said.contains(part), "{part:?} is not said: {self:?}");
-        }
-    }
-}
-
-async fn run(mut command: Command) -> Run {
-    let output = within(LONG, "metactl ends", command.output()).await.unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let code =
-        output.status.code().unwrap_or_else(|| panic!("{:?} was killed: {}", output, text(&output.stderr)));
-    Run { code, data: text(&output.stdout), said: text(&output.stderr) }
-}
-
-fn command(line: &str) -> Command {
-    let mut command = Command::new(binary("metactl"));
-    command
-        .args(line.split_whitespace())
-        .env_remove("METACTL_METASRV")
-        .stdin(Stdio::null())
-        .kill_on_drop(true);
-    command
-}
-
-/// Runs `metactl` without saying where metasrv is.
-async fn bare(line: &str) -> Run {
-    run(command(line)).await
-}
-
-/// Runs `metactl` against a cluster.
-async fn on(cluster: &Cluster, line: &str) -> Run {
-    let mut command = command(line);
-    command.env("METACTL_METASRV", cluster.addrs().join(","));
-    run(command).await
-}
-
-fn fields(row: &Value) -> Vec<&str> {
-    row.as_object().unwrap_or_else(|| panic!("no object: {row}")).keys().map(String::as_str).collect()
-}
-
-fn sorted<const N: usize>(mut names: [&str; N]) -> [&str; N] {
-    names.sort_unstable();
-    names
-}
-
-/// Milliseconds or seconds are no contract, but the shape is: `2026-01-31T12:00:00.000Z`.
-fn assert_time(value: &Value) {
-    let text = value.as_str().unwrap_or_else(|| panic!("no text: {value}"));
-    let shape: String = text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
-    assert_eq!(shape, "0000-00-00T00:00:00.000Z", "{text}");
-}
-
-fn assert_hex(value: &Value) {
-    let text = value.as_str().unwrap_or_else(|| panic!("no text: {value}"));
-    assert!(
-        text.len() == 16 && text.chars().all(|c| c.is_ascii_digit() || ('a'..='f').contains(&c)),
-        "{text}"
-    );
-}
 
 /// Goal: a mistake on the command line is exit code 2 and nothing is asked; where nobody listens it is 3.
 /// Method: commands and values that do not exist; then a port that is free.
 #[tokio::test(flavor = "multi_thread")]
 async fn mistakes_are_2_and_nobody_there_is_3() {
     for (line, part) in [
-        ("node drain", "drain"),
+        ("node drain", "NODE"),
         ("region create", "--count"),
         ("region create --count 0", "--count"),
         ("region create --count 1 --on x", "--on"),
@@ -146,19 +58,9 @@ async fn lists_have_the_names_that_are_documented() {
 
     let created = on(&cluster, "region create --count 5 --wait --reason growth -o json").await.rows();
     assert_eq!(created.len(), 5);
-    let names = sorted([
-        "region_id",
-        "cluster_id",
-        "node_id",
-        "node_addr",
-        "epoch",
-        "writable",
-        "state",
-        "created_at",
-        "reason",
-        "revision",
-        "as_of_ms_ago",
-    ]);
+    let names = sorted(
+        "region_id cluster_id node_id node_addr epoch writable state created_at reason group revision as_of_ms_ago",
+    );
     for region in &created {
         assert_eq!(fields(region), names);
         assert_eq!(
@@ -187,24 +89,9 @@ async fn lists_have_the_names_that_are_documented() {
     assert!(table.data.contains("s ago") && !table.data.contains('\u{1b}'), "{table:?}");
 
     let nodes = on(&cluster, "node list -o json").await.rows();
-    let names = sorted([
-        "node_id",
-        "cluster_id",
-        "role",
-        "addr",
-        "node_epoch",
-        "incarnation_nonce",
-        "connected",
-        "last_activity",
-        "regions",
-        "regions_writable",
-        "persisted_stats",
-        "persisted_term",
-        "version",
-        "hostname",
-        "revision",
-        "as_of_ms_ago",
-    ]);
+    let names = sorted(
+        "node_id cluster_id role addr node_epoch incarnation_nonce connected last_activity regions regions_writable persisted_stats persisted_term version hostname zone host weight health duty restarting_ms revision as_of_ms_ago",
+    );
     assert_eq!(nodes.len(), 2, "metactl asks, and does not register: {nodes:?}");
     for node in &nodes {
         assert_eq!(fields(node), names);
@@ -213,7 +100,7 @@ async fn lists_have_the_names_that_are_documented() {
         assert_hex(&node["incarnation_nonce"]);
     }
     let members = on(&cluster, "member list -o json").await.rows();
-    assert_eq!(fields(&members[0]), sorted(["name", "addr", "role", "term", "version", "started_at"]));
+    assert_eq!(fields(&members[0]), sorted("name addr role term version started_at"));
     assert_eq!(
         (&members[0]["name"], &members[0]["role"]),
         (&"metasrv-0".into(), &"leader".into()),
@@ -221,7 +108,7 @@ async fn lists_have_the_names_that_are_documented() {
     );
     assert_time(&members[0]["started_at"]);
     let leader = on(&cluster, "leader show -o json").await.json();
-    assert_eq!(fields(&leader), sorted(["name", "addr", "term", "confirmed"]));
+    assert_eq!(fields(&leader), sorted("name addr term confirmed"));
 
     let status = on(&cluster, "status -o json").await.json();
     assert_eq!((&status["healthy"], &status["leader"]), (&Value::Bool(true), &leader), "{status}");
@@ -264,7 +151,7 @@ async fn a_transfer_names_the_next_leader_which_knows_every_lease() {
     let before = on(&cluster, "leader show -o json").await.json();
 
     let after = on(&cluster, "leader transfer --reason exercise -o json").await.json();
-    assert_eq!(fields(&after), sorted(["name", "addr", "term", "ended_term"]));
+    assert_eq!(fields(&after), sorted("name addr term ended_term"));
     assert_eq!(after["ended_term"], before["term"]);
     assert!(after["term"].as_u64() > before["term"].as_u64(), "{after} after {before}");
     assert_ne!(after["name"], before["name"], "the one that handed over stands at the end of the queue");

@@ -5,6 +5,8 @@ mod ask;
 mod certificate;
 mod frontend;
 mod heartbeat;
+mod operations;
+mod routes;
 mod suspicion;
 
 use std::time::Duration;

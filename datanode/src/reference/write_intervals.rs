@@ -1,9 +1,9 @@
 //! A witness for tests: every acknowledged write, with the time that it took, in a file (`--write-intervals FILE`).
 //!
-//! One line of JSON for each put: node, region, epoch, and two instants in nanoseconds since the machine was started:
-//! `from`, after the right to write was found, and `until`, just before the acknowledgement. All processes of a machine
-//! share that clock. Between two writes of one epoch nobody else may write either, so a checker may join the lines of an
-//! epoch to one interval: those of different epochs of a region must not overlap.
+//! One line of JSON for each put: node, process id, region, epoch, and two instants in nanoseconds since the machine was
+//! started: `from`, after the right to write was found, and `until`, just before the acknowledgement. All processes of a
+//! machine share that clock. Between two writes of one epoch nobody else may write either, so a checker may join the lines
+//! of one process and one epoch to one interval: those of different processes must not overlap for a region.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Result, Write as _};
@@ -33,9 +33,10 @@ impl WriteIntervals {
     /// # Errors
     /// It is not noted.
     pub fn note(&self, region: RegionId, epoch: Epoch, from: BootTime, until: BootTime) -> Result<()> {
-        let (node, from, until) = (self.node, from.as_nanos(), until.as_nanos());
+        let (node, process, from, until) = (self.node, std::process::id(), from.as_nanos(), until.as_nanos());
         let line = format!(
-            "{{\"node\":{node},\"region\":{region},\"epoch\":{epoch},\"from\":{from},\"until\":{until}}}\n"
+            "{{\"node\":{node},\"process\":{process},\"region\":{region},\"epoch\":{epoch},\"from\":{from},\
+             \"until\":{until}}}\n"
         );
         // One call: lines of several threads and processes do not mix.
         (&self.file).write_all(line.as_bytes())
@@ -56,7 +57,12 @@ mod tests {
                 .note(RegionId(7), Epoch(3), BootTime::from_nanos(10), BootTime::from_nanos(20))
                 .unwrap();
         }
-        let line = |node| format!("{{\"node\":{node},\"region\":7,\"epoch\":3,\"from\":10,\"until\":20}}\n");
+        let process = std::process::id();
+        let line = |node| {
+            format!(
+                "{{\"node\":{node},\"process\":{process},\"region\":7,\"epoch\":3,\"from\":10,\"until\":20}}\n"
+            )
+        };
         assert_eq!(std::fs::read_to_string(&path).unwrap(), [line(1), line(2)].concat());
     }
 }

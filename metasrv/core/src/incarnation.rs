@@ -18,6 +18,8 @@ pub struct Holder {
     successor: Option<Incarnation>,
     /// When this leader last granted the recorded one anything.
     last_grant: Option<BootTime>,
+    /// It is proved that the recorded one has ended.
+    ended: bool,
 }
 
 /// What a process that names itself may expect.
@@ -36,7 +38,7 @@ pub enum Standing {
 impl Holder {
     /// As the store has it at the begin of a term.
     pub fn recorded(incarnation: Incarnation) -> Holder {
-        Holder { recorded: Some(incarnation), successor: None, last_grant: None }
+        Holder { recorded: Some(incarnation), ..Holder::default() }
     }
 
     /// Where a process of this node stands. `settled_at` is when all that earlier terms granted is over;
@@ -59,6 +61,7 @@ impl Holder {
         }
         let free_at = match (self.recorded, holds) {
             (None, _) | (_, Holds::Nothing) => BootTime::ZERO,
+            _ if self.ended => BootTime::ZERO,
             (Some(_), Holds::Regions) => {
                 let own = self.last_grant.map_or(BootTime::ZERO, |granted| granted + grant_wait);
                 settled_at.max(own)
@@ -74,16 +77,30 @@ impl Holder {
             self.successor = None;
         }
         self.last_grant = None;
+        self.ended = false;
+    }
+
+    /// It is proved that this process has ended ([`crate::failover::Certificate`]). Where it is the recorded one, it is
+    /// granted nothing any more, and nobody waits for what it was granted. Says whether it is.
+    pub fn certify_end(&mut self, ended: Incarnation) -> bool {
+        let is_recorded = self.recorded == Some(ended);
+        self.ended |= is_recorded;
+        is_recorded
     }
 
     /// Whether this process may be granted leases at this moment.
     pub fn may_be_granted(&self, incarnation: Incarnation) -> bool {
-        self.recorded == Some(incarnation) && self.successor.is_none()
+        self.recorded == Some(incarnation) && self.successor.is_none() && !self.ended
     }
 
     /// Something was granted to the recorded process.
     pub fn granted(&mut self, now: BootTime) {
         self.last_grant = Some(self.last_grant.map_or(now, |before| before.max(now)));
+    }
+
+    /// When this leader last granted the recorded process anything.
+    pub fn last_grant(&self) -> Option<BootTime> {
+        self.last_grant
     }
 
     /// The process that the store has.
@@ -150,6 +167,20 @@ mod tests {
         let mut holder = Holder::recorded(process(10, 1));
         let standing = holder.offer(process(11, 2), Holds::Nothing, at(9_000), WAIT, at(0));
         assert_eq!(standing, Standing::Admissible);
+    }
+
+    #[test]
+    fn a_certified_end_ends_all_waiting_and_all_grants_of_that_process_and_of_no_other() {
+        let mut holder = Holder::recorded(process(10, 1));
+        holder.granted(at(3_000));
+        assert!(!holder.certify_end(process(9, 1)), "an older one ended long ago");
+        assert!(!holder.certify_end(process(10, 2)), "the nonce is another one's");
+        assert!(holder.may_be_granted(process(10, 1)));
+        assert!(holder.certify_end(process(10, 1)));
+        assert!(!holder.may_be_granted(process(10, 1)), "the dead are granted nothing");
+        assert_eq!(offer(&mut holder, process(11, 2), 3_001), Standing::Admissible);
+        holder.record(process(11, 2));
+        assert!(holder.may_be_granted(process(11, 2)), "the end was its predecessor's");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The watch under a mirror, on connections of its own: a member that is silent here costs the store nothing.
+//! The watch under a mirror and under the board of routes, on connections of its own: a member that is silent here costs the store nothing.
 //!
 //! etcd says nothing on a watch on which nothing changes, so an answer is asked for. What it answers is the revision of
 //! the member that was asked; whether the watch has delivered everything up to there is another question, to which
@@ -24,7 +24,7 @@ const ASKING: Duration = Duration::from_secs(1);
 /// One message of a watch that catches up may hold thousands of changes.
 const DECODE_LIMIT: usize = 64 << 20;
 
-/// The mirrored range of one etcd cluster.
+/// A range of the keys of one etcd cluster.
 pub struct EtcdSource {
     from: String,
     end: String,
@@ -37,12 +37,19 @@ pub struct EtcdSource {
 }
 
 impl EtcdSource {
-    /// On these endpoints; connects when it is used.
+    /// The mirrored range on these endpoints; connects when it is used.
     ///
     /// # Errors
     /// [`StoreError::Invalid`] where an endpoint is no URL.
     pub fn new(endpoints: &[String], keys: &Keys) -> Result<EtcdSource, StoreError> {
-        let (from, end) = keys.mirrored();
+        EtcdSource::over(endpoints, keys.mirrored())
+    }
+
+    /// The keys from the first one up to, and without, the second.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`] where an endpoint is no URL.
+    pub fn over(endpoints: &[String], (from, end): (String, String)) -> Result<EtcdSource, StoreError> {
         Ok(EtcdSource {
             from,
             end,

@@ -46,6 +46,7 @@ impl HeartbeatHandler for RegionLeaseHandler {
         if request.mailbox_message.is_some() || request.peer.is_none() {
             return Ok(HandleControl::Continue);
         }
+        leader.note_reports(&context.node, process, &request.region_stats, context.now);
         let reported = request
             .region_stats
             .iter()

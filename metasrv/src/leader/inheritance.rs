@@ -9,12 +9,14 @@ use std::time::Duration;
 use dashmap::DashMap;
 use metasrv_core::id::{Fence, Incarnation, NodeKey, Term};
 use metasrv_core::incarnation::Holder;
+use metasrv_proto::admin::{FailoverOrderRecord, NodeOrderRecord, ProcedureRecord};
 
 use super::node::Node;
 use super::regions::Sequence;
 use super::takeover::{Candidate, TakeoverError};
+use crate::control::procedures::record::understand;
 use crate::keys::Keys;
-use crate::mirror::state::{State, Unreadable};
+use crate::mirror::state::{Held, State, Unreadable};
 
 /// How long a takeover waits for its mirror to have seen the term's first transaction. A watch is a few milliseconds
 /// behind; when it is not, a list takes about as long as this.
@@ -28,6 +30,19 @@ pub struct Inheritance {
     pub nodes: DashMap<NodeKey, Node>,
     /// Mod revisions of the nodes' leases, by their keys.
     pub lease_revisions: HashMap<String, i64>,
+    /// What is at work, and what operators want.
+    pub agenda: Agenda,
+}
+
+/// What a term takes up from those before it.
+#[derive(Default)]
+pub struct Agenda {
+    /// Procedures at work.
+    pub procedures: Vec<Held<ProcedureRecord>>,
+    /// What operators want of nodes.
+    pub node_orders: Vec<(NodeKey, Held<NodeOrderRecord>)>,
+    /// What operators want of all failovers.
+    pub failover_order: Option<Held<FailoverOrderRecord>>,
 }
 
 /// Loads the state as it was when the term began or later: `revision` is that of the term's first transaction, which
@@ -58,14 +73,17 @@ pub async fn load(candidate: &Candidate, fence: &Fence, revision: i64) -> Result
 async fn list(candidate: &Candidate) -> Result<State, TakeoverError> {
     let Candidate { store, keys, .. } = candidate;
     let (node_prefix, lease_prefix, region_prefix) = (keys.nodes(), keys.leases(), keys.regions());
-    let (nodes, leases, regions, sequence) = tokio::try_join!(
+    let (order_prefix, procedure_prefix) = (keys.orders(), keys.procedures());
+    let (nodes, leases, regions, orders, procedures, sequence) = tokio::try_join!(
         store.list(&node_prefix),
         store.list(&lease_prefix),
         store.list(&region_prefix),
+        store.list(&order_prefix),
+        store.list(&procedure_prefix),
         async { store.get(&keys.region_sequence()).await },
     )?;
     // They are of different revisions, between which this leader itself has changed nothing.
-    let pages = [&nodes, &leases, &regions].into_iter().flat_map(|page| &page.records);
+    let pages = [&nodes, &leases, &regions, &orders, &procedures].into_iter().flat_map(|page| &page.records);
     Ok(State::of(keys, nodes.revision, pages.chain(&sequence)))
 }
 
@@ -94,6 +112,7 @@ pub fn inherit(keys: &Keys, state: State) -> Result<Inheritance, TakeoverError> 
         node.process = Some(process);
         node.record_revision = held.revision;
         node.addr = held.value.addr;
+        node.directory_lock = held.value.directory_lock;
     }
     let mut lease_revisions = HashMap::with_capacity(state.leases.len());
     for (key, held) in state.leases {
@@ -102,6 +121,9 @@ pub fn inherit(keys: &Keys, state: State) -> Result<Inheritance, TakeoverError> 
         node.addr = held.value.addr;
         node.version = held.value.version;
         node.hostname = held.value.hostname;
+        node.zone = held.value.zone;
+        node.host = held.value.host;
+        node.weight = held.value.weight;
         node.last_activity_ms = held.value.last_activity_ms;
         node.offered_term = Term(held.value.term);
         if node.process.is_none() {
@@ -115,5 +137,14 @@ pub fn inherit(keys: &Keys, state: State) -> Result<Inheritance, TakeoverError> 
         last: held.value.value,
         revision: held.revision,
     });
-    Ok(Inheritance { sequence, nodes: known, lease_revisions })
+    for held in state.procedures.values() {
+        // One that makes no sense could be about to take a region from its node: a leader must not skip it.
+        understand(keys, held)?;
+    }
+    let agenda = Agenda {
+        procedures: state.procedures.into_values().collect(),
+        node_orders: state.node_orders.into_iter().collect(),
+        failover_order: state.failover_order,
+    };
+    Ok(Inheritance { sequence, nodes: known, lease_revisions, agenda })
 }

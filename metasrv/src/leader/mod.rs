@@ -4,45 +4,64 @@
 //! | --- | --- |
 //! | `mod.rs` | the value: term, lease, fence, nodes; what the heartbeat handlers ask of it |
 //! | `node.rs` | one node as the leader sees it |
+//! | `hearing.rs` | what is heard of nodes and of their processes' ends |
+//! | `granting.rs` | what one heartbeat renews, opens and closes |
+//! | `holding.rs` | what procedures ask about nodes and regions, and what they hold back |
+//! | `relocate.rs` | routes change, in one fenced transaction with what is to be told of it |
+//! | `history.rs` | observations for the history, and what goes from it |
 //! | `outranked.rs` | a node has seen a higher term: the store was set back |
 //! | `takeover.rs` | the way in, from the win to leading |
 //! | `term.rs` | a term of one's own: begun, made known, settled |
 //! | `inheritance.rs` | the state that it begins with, from the mirror or listed |
 //! | `registrar.rs` | one task that records processes and epochs, fenced |
 //! | `regions.rs` | creating regions |
+//! | `placing.rs` | which nodes new regions go to |
+//! | `forgetting.rs` | dropping a region, forgetting a node |
 //! | `resign.rs` | the way out |
 
+mod forgetting;
+mod granting;
+mod hearing;
+mod history;
+mod holding;
 mod inheritance;
 mod node;
 mod outranked;
+mod placing;
 mod regions;
 mod registrar;
+mod relocate;
 mod resign;
 mod takeover;
 mod term;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dashmap::DashMap;
-use metasrv_core::grant::{Reported, decide};
-use metasrv_core::id::{Fence, Incarnation, NodeId, NodeKey, RegionId, Role, Term};
-use metasrv_core::incarnation::{Holds, Standing};
+use metasrv_core::detector::Listening;
+use metasrv_core::id::{Fence, Incarnation, NodeId, NodeKey, Term};
 use metasrv_core::lease::LeadershipLease;
 use metasrv_core::stats::{NodeStat, Verdict};
 use metasrv_core::time::{BootTime, Clock};
 use metasrv_core::timing::Timing;
-use metasrv_proto::meta::NodeInfo;
-use tokio::sync::{mpsc, oneshot, watch};
+use metasrv_proto::admin::StoredEvent;
+use tokio::sync::{mpsc, watch};
 
-pub use inheritance::{Inheritance, inherit};
+pub use granting::Granted;
+pub use hearing::Identity;
+pub use holding::last_grant;
+pub use inheritance::{Agenda, Inheritance, inherit};
 pub use node::{Node, Region};
+pub use placing::Wanted;
 pub use regions::CreateError;
+pub use relocate::{RelocateError, RouteChange};
 pub use resign::{Resignation, resign};
 pub use takeover::{Candidate, Prepared, TakeoverError, take_over};
 pub use term::{Ground, numbers as term_numbers};
 
+use crate::control::ControlHandle;
 use crate::keys::Keys;
 use crate::metrics::Metrics;
 use crate::record;
@@ -80,29 +99,13 @@ pub struct Leader {
     ended: watch::Sender<bool>,
     frontends: AtomicU64,
     heartbeats: AtomicU64,
-}
-
-/// Where a process that names itself stands.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Identity {
-    /// It is the recorded process of its node.
-    Current,
-    /// It waits: for the store, or for what its predecessor was granted.
-    Waiting,
-    /// A newer one is known, of this epoch.
-    Stale(u64),
-}
-
-/// What one heartbeat grants.
-pub struct Granted {
-    /// Renewed, under these epochs.
-    pub renewed: Vec<Reported>,
-    /// To be closed: no route names them.
-    pub closeable: Vec<RegionId>,
-    /// To be opened under these epochs.
-    pub to_open: Vec<Reported>,
-    /// Length of the lease.
-    pub lease: Duration,
+    /// The clock by which the silence of nodes is counted; turned by the control loop.
+    listening: Mutex<Listening>,
+    /// Numbers of this term.
+    serials: AtomicU32,
+    /// Observations that wait for the control loop to write them.
+    untold: Mutex<Vec<StoredEvent>>,
+    control: ControlHandle,
 }
 
 impl Leader {
@@ -119,6 +122,38 @@ impl Leader {
     /// The durations it leads by.
     pub fn timing(&self) -> &Timing {
         &self.timing
+    }
+
+    /// When all that earlier terms granted is over.
+    pub fn settled_at(&self) -> BootTime {
+        self.settled_at
+    }
+
+    /// So many regions were failed over.
+    pub fn count_failovers(&self, regions: usize) {
+        self.metrics.failovers.inc_by(u64::try_from(regions).unwrap_or(0));
+    }
+
+    /// So many migrations and drains are at work.
+    pub fn count_procedures(&self, migrations: usize, drains: usize) {
+        for (kind, count) in [("migration", migrations), ("drain", drains)] {
+            self.metrics.procedures.with_label_values(&[kind]).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// A migration ended.
+    pub fn count_migration(&self, outcome: &str) {
+        self.metrics.migrations.with_label_values(&[outcome]).inc();
+    }
+
+    /// A region had no writer for so long, as far as a leader can see.
+    pub fn measure_stopped(&self, duration: Duration) {
+        self.metrics.migration_stopped.observe(duration.as_secs_f64());
+    }
+
+    /// An instruction of this kind was sent, or was not.
+    pub fn count_instruction(&self, kind: &str, outcome: &str) {
+        self.metrics.instructions.with_label_values(&[kind, outcome]).inc();
     }
 
     /// Whether it leads at this instant. Asked at each use; there is no flag to go stale.
@@ -194,6 +229,22 @@ impl Leader {
         self.heartbeats.load(Ordering::Relaxed)
     }
 
+    /// A number that no term gives again: the term is part of it, so that numbers grow with time.
+    pub fn new_id(&self) -> u64 {
+        let serial = self.serials.fetch_add(1, Ordering::Relaxed);
+        (self.term.0 << u32::BITS) | u64::from(serial)
+    }
+
+    /// The loop that moves regions.
+    pub fn control(&self) -> &ControlHandle {
+        &self.control
+    }
+
+    /// The keys of its store.
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
     /// Every node it knows, connected or not.
     pub fn nodes(&self) -> &DashMap<NodeKey, Node> {
         &self.nodes
@@ -202,151 +253,6 @@ impl Leader {
     /// The clock it leads by.
     pub fn clock(&self) -> &Arc<dyn Clock> {
         &self.clock
-    }
-
-    /// Where this process of a datanode stands; has it recorded if its time has come, and waits for that up to
-    /// `patience`. Frontends and flownodes hold nothing that two could write to: they are always current.
-    pub async fn identify(
-        &self,
-        node: &NodeKey,
-        process: Incarnation,
-        addr: &str,
-        patience: Duration,
-    ) -> Identity {
-        if node.role != Role::Datanode {
-            return Identity::Current;
-        }
-        let recorded = {
-            let mut entry = self.nodes.entry(*node).or_default();
-            let now = self.clock.now();
-            let holds = if entry.regions.is_empty() { Holds::Nothing } else { Holds::Regions };
-            match entry.holder.offer(process, holds, self.settled_at, self.timing.grant_wait(), now) {
-                Standing::Current => return Identity::Current,
-                Standing::Stale(known) => return Identity::Stale(known),
-                Standing::Waits(until) => {
-                    if entry.waits_for != Some(process) {
-                        entry.waits_for = Some(process);
-                        tracing::info!(
-                            term = %self.term, %node, node_epoch = process.epoch, wait = ?until.since(now),
-                            "a restarted process waits until what its predecessor was granted is over"
-                        );
-                    }
-                    return Identity::Waiting;
-                }
-                Standing::Admissible if entry.recording => return Identity::Waiting,
-                Standing::Admissible => {
-                    let (done, recorded) = oneshot::channel();
-                    let request = Request::Record { node: *node, process, addr: addr.to_owned(), done };
-                    if self.registrar.try_send(request).is_err() {
-                        return Identity::Waiting;
-                    }
-                    entry.recording = true;
-                    recorded
-                }
-            }
-        };
-        match tokio::time::timeout(patience, recorded).await {
-            Ok(Ok(())) => Identity::Current,
-            Ok(Err(_)) | Err(_) => Identity::Waiting,
-        }
-    }
-
-    /// A node was heard of.
-    pub fn heard_of(
-        &self,
-        node: &NodeKey,
-        process: Option<Incarnation>,
-        addr: &str,
-        info: Option<&NodeInfo>,
-        now: BootTime,
-        wall_ms: u64,
-    ) {
-        let mut entry = self.nodes.entry(*node).or_default();
-        entry.last_activity_ms = wall_ms;
-        let changed = entry.addr != addr || (process.is_some() && entry.process != process);
-        if changed {
-            entry.addr = addr.to_owned();
-            entry.process = process.or(entry.process);
-        }
-        if let Some(info) = info {
-            entry.version.clone_from(&info.version);
-            entry.hostname.clone_from(&info.hostname);
-        }
-        let due = entry.lease_offered_at.is_none_or(|before| now.since(before) >= self.timing.region_lease);
-        if changed || due || entry.offered_term != self.term {
-            let value = record::encode(&entry.lease_record(self.term));
-            if self.write_behind.offer(self.keys.lease(node), value).is_ok() {
-                entry.lease_offered_at = Some(now);
-                entry.offered_term = self.term;
-            }
-        }
-    }
-
-    /// A node's stream has ended. A frontend that comes back brings its id, or gets another: nothing is lost with what
-    /// is known of it, and kept for ever it would be one more record for each time that a frontend was started.
-    pub fn left(&self, node: &NodeKey) {
-        // Not where the term ended: the next leader shall know who was there.
-        if node.role == Role::Frontend && self.leads(self.clock.now()) {
-            self.forget(node);
-        }
-    }
-
-    fn forget(&self, node: &NodeKey) {
-        if self.write_behind.remove(self.keys.lease(node)).is_ok() {
-            self.nodes.remove(node);
-        }
-    }
-
-    /// Forgets the frontends that were there under an earlier leader and have not come back under this one.
-    fn forget_lost_frontends(&self) {
-        let lost = |node: &Node| node.lease_offered_at.is_none();
-        let nodes = self.nodes.iter().filter(|entry| entry.key().role == Role::Frontend && lost(entry));
-        let nodes: Vec<NodeKey> = nodes.map(|entry| *entry.key()).collect();
-        for node in nodes {
-            self.forget(&node);
-        }
-    }
-
-    /// Compares what a process holds with the routes and renews what matches. `None` where the process may be
-    /// granted nothing now, or this leader may grant nothing any more.
-    pub fn grant(&self, node: &NodeKey, process: Incarnation, reported: Vec<Reported>) -> Option<Granted> {
-        let mut entry = self.nodes.get_mut(node)?;
-        let now = self.clock.now();
-        // Leadership is compared with the clock here, at the moment of the grant, and not before.
-        if !self.leads(now) || entry.recording || !entry.holder.may_be_granted(process) {
-            return None;
-        }
-        let decision = decide(&entry.regions, |region| region.epoch, reported);
-        for region in &decision.renew {
-            if let Some(region) = entry.regions.get_mut(&region.region) {
-                region.granted_at = Some(now);
-            }
-        }
-        if !decision.renew.is_empty() {
-            entry.holder.granted(now);
-        }
-        let patience = self.timing.heartbeat_interval.saturating_mul(3);
-        let to_open = entry.openings.next(decision.open, patience, now);
-        if !decision.ahead.is_empty() && !entry.recording {
-            self.ask_to_raise(node, &mut entry, decision.ahead);
-        }
-        Some(Granted {
-            renewed: decision.renew,
-            closeable: decision.close,
-            to_open,
-            lease: self.timing.region_lease,
-        })
-    }
-
-    /// A node holds regions under higher epochs than the routes have: the store was set back.
-    fn ask_to_raise(&self, node: &NodeKey, entry: &mut Node, ahead: Vec<Reported>) {
-        tracing::warn!(
-            term = %self.term, %node, regions = ahead.len(),
-            "the node holds regions under higher epochs than their routes: the store was set back; raising the routes'"
-        );
-        if self.registrar.try_send(Request::RaiseAbove { node: *node, held: ahead }).is_ok() {
-            entry.recording = true;
-        }
     }
 
     /// Appends a stat to the epoch cache of its node and hands a full batch to the write-behind.

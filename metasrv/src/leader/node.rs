@@ -1,14 +1,19 @@
 //! One node as the leader sees it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use metasrv_core::detector::Heartbeats;
+use metasrv_core::failover::Certificate;
 use metasrv_core::id::{Epoch, Incarnation, RegionId, Term};
 use metasrv_core::incarnation::Holder;
 use metasrv_core::opening::Openings;
+use metasrv_core::placement::USUAL_WEIGHT;
+use metasrv_core::procedure::instruction::Report;
 use metasrv_core::stats::EpochCache;
 use metasrv_core::time::BootTime;
 use metasrv_core::timing::Timing;
-use metasrv_proto::admin::NodeLeaseRecord;
+use metasrv_proto::admin::{DirectoryLock, NodeLeaseRecord};
 
 /// One node: where it is, which process it is, which regions the routes give it.
 #[derive(Default)]
@@ -21,8 +26,20 @@ pub struct Node {
     pub version: String,
     /// What it says of itself.
     pub hostname: String,
+    /// Label of its zone; empty: not said.
+    pub zone: String,
+    /// Label of its machine; empty: not said.
+    pub host: String,
+    /// Its capacity in proportion to the other nodes', as it says; 0: not said.
+    pub weight: u32,
     /// Wall clock, for people.
     pub last_activity_ms: u64,
+    /// Its heartbeats in this term. Absent: it is no datanode, or it was only just heard of.
+    pub heartbeats: Option<Heartbeats>,
+    /// Proof that a process of it has ended.
+    pub certificate: Option<Certificate>,
+    /// What its recorded process holds in the kernel, while it lives.
+    pub directory_lock: Option<DirectoryLock>,
     /// When its lease was last handed to the write-behind.
     pub lease_offered_at: Option<BootTime>,
     /// The term under which its lease was last handed to the write-behind, or by which an earlier leader left it.
@@ -37,6 +54,13 @@ pub struct Node {
     pub waits_for: Option<Incarnation>,
     /// The regions that the routes give it.
     pub regions: BTreeMap<RegionId, Region>,
+    /// Those of its regions that nothing is granted for, and that it is not told to open: something is about to take
+    /// them away.
+    pub withheld: BTreeSet<RegionId>,
+    /// Regions that it has open though no route gives them to it: a procedure needs them.
+    pub kept_open: BTreeSet<RegionId>,
+    /// Regions that a procedure wants to hear of, with the last report.
+    pub watched: BTreeMap<RegionId, Option<Report>>,
     /// What it was told to open.
     pub openings: Openings,
     /// Stats on their way to the store.
@@ -56,6 +80,8 @@ pub struct Region {
     pub created_at_ms: u64,
     /// Why the route is as it is.
     pub reason: String,
+    /// Label of the group that it belongs to.
+    pub group: Option<Arc<str>>,
     /// When this leader last renewed it.
     pub granted_at: Option<BootTime>,
 }
@@ -77,6 +103,17 @@ impl Node {
             term: term.0,
             version: self.version.clone(),
             hostname: self.hostname.clone(),
+            zone: self.zone.clone(),
+            host: self.host.clone(),
+            weight: self.weight,
+        }
+    }
+
+    /// Its capacity as placement counts it.
+    pub fn capacity(&self) -> u32 {
+        match self.weight {
+            0 => USUAL_WEIGHT,
+            weight => weight.saturating_mul(USUAL_WEIGHT),
         }
     }
 }

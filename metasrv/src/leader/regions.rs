@@ -1,15 +1,17 @@
-//! Creating regions: placed, committed under the fence, then told to their nodes.
+//! Creating regions: placed, committed under the fence with the history of it, then told to their nodes.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use metasrv_core::grant::Reported;
-use metasrv_core::id::{ClusterId, Epoch, NodeId, NodeKey, RegionId, Role};
-use metasrv_core::placement;
-use metasrv_proto::admin::CounterRecord;
+use metasrv_core::id::{ClusterId, Epoch, NodeKey, RegionId};
+use metasrv_core::placement::Exclusion;
+use metasrv_proto::admin::{CounterRecord, StoredEvent};
 
-use super::Leader;
 use super::node::Region;
+use super::{Leader, Wanted};
 use crate::clock::wall_clock_ms;
+use crate::control::ControlError;
 use crate::pusher::Pushers;
 use crate::record;
 use crate::store::fenced::{CommitError, Write};
@@ -26,6 +28,9 @@ pub struct Sequence {
 
 /// The epoch a region begins with.
 const FIRST_EPOCH: Epoch = Epoch(1);
+
+/// Bytes of a reason that the history repeats with each region.
+const REASON_BYTES: usize = 128;
 
 /// Why regions were not created.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +49,20 @@ pub enum CreateError {
     /// The node that was asked for is not there.
     #[error("{0} is not connected: start it, or leave the choice to metasrv")]
     NoSuchNode(NodeKey),
+    /// The node that was asked for takes no regions.
+    #[error("{node} cannot take regions: {why}")]
+    Unfit {
+        /// The node.
+        node: NodeKey,
+        /// Why not.
+        why: Exclusion,
+    },
+    /// Every node is excluded; says why each one is.
+    #[error("{0}")]
+    Excluded(String),
+    /// The control loop, which knows what operators want of nodes, did not say.
+    #[error(transparent)]
+    Control(#[from] ControlError),
     /// The store refused.
     #[error("{created} of {count} regions were created: {error}")]
     Store {
@@ -57,32 +76,30 @@ pub enum CreateError {
 }
 
 impl Leader {
-    /// Creates `count` regions in a cluster, on the node that is named or on those with the fewest regions, and
-    /// returns them by node when they are committed. Regions are created in transactions of up to 126.
+    /// Creates regions, and returns them by node when they are committed: in transactions of up to 125.
     ///
     /// # Errors
     /// [`CreateError`]; what was created before the error stays.
     pub async fn create_regions(
         &self,
         pushers: &Pushers,
-        cluster: ClusterId,
-        on: Option<NodeId>,
-        count: usize,
-        reason: &str,
+        wanted: &Wanted<'_>,
     ) -> Result<BTreeMap<NodeKey, Vec<Reported>>, CreateError> {
         let mut sequence = self.metadata.lock().await;
-        let nodes = self.place(pushers, cluster, on, count)?;
+        let nodes = self.place(pushers, wanted).await?;
+        let count = wanted.count;
+        let group = (!wanted.group.is_empty()).then(|| Arc::from(wanted.group));
         let mut created: BTreeMap<NodeKey, Vec<Reported>> = BTreeMap::new();
         let mut done = 0_usize;
-        // One change of each transaction is the counter of ids.
-        for chunk in nodes.chunks(MAX_CHANGES - 1) {
-            let committed =
-                self.commit_regions(&mut sequence, chunk, reason).await.map_err(|error| match error {
-                    CommitError::FenceLost | CommitError::LeadershipEnded => {
-                        CreateError::NotLeader { created: done, count }
-                    }
-                    error => CreateError::Store { created: done, count, error },
-                })?;
+        // Two changes of each transaction are the counter of ids and the history.
+        for chunk in nodes.chunks(MAX_CHANGES - 2) {
+            let committed = self.commit_regions(&mut sequence, chunk, wanted.reason, group.as_ref());
+            let committed = committed.await.map_err(|error| match error {
+                CommitError::FenceLost | CommitError::LeadershipEnded => {
+                    CreateError::NotLeader { created: done, count }
+                }
+                error => CreateError::Store { created: done, count, error },
+            })?;
             done = done.saturating_add(committed.len());
             for (node, region) in committed {
                 created.entry(node).or_default().push(Reported { region, epoch: FIRST_EPOCH });
@@ -92,43 +109,17 @@ impl Leader {
         Ok(created)
     }
 
-    fn place(
-        &self,
-        pushers: &Pushers,
-        cluster: ClusterId,
-        on: Option<NodeId>,
-        count: usize,
-    ) -> Result<Vec<NodeKey>, CreateError> {
-        if let Some(id) = on {
-            let node = NodeKey::datanode(cluster, id);
-            return match pushers.is_connected(&node) && self.nodes.contains_key(&node) {
-                true => Ok(vec![node; count]),
-                false => Err(CreateError::NoSuchNode(node)),
-            };
-        }
-        let mut candidates: Vec<placement::Candidate> = self
-            .nodes
-            .iter()
-            .filter(|entry| entry.key().role == Role::Datanode && entry.key().cluster == cluster)
-            .filter(|entry| pushers.is_connected(entry.key()))
-            .map(|entry| placement::Candidate::new(entry.key().id, entry.regions.len()))
-            .collect();
-        candidates.sort_unstable_by_key(|candidate| candidate.node);
-        let chosen =
-            placement::choose(&candidates, count).map_err(|_| CreateError::NotEnoughDatanodes(cluster))?;
-        Ok(chosen.into_iter().map(|id| NodeKey::datanode(cluster, id)).collect())
-    }
-
     async fn commit_regions(
         &self,
         sequence: &mut Sequence,
         nodes: &[NodeKey],
         reason: &str,
+        group: Option<&Arc<str>>,
     ) -> Result<Vec<(NodeKey, RegionId)>, CommitError> {
         let created_at_ms = wall_clock_ms();
         let mut last = sequence.last;
-        let mut writes = Vec::with_capacity(nodes.len().saturating_add(1));
-        let mut regions = Vec::with_capacity(nodes.len());
+        let mut writes = Vec::with_capacity(nodes.len().saturating_add(2));
+        let (mut regions, mut events) = (Vec::with_capacity(nodes.len()), Vec::with_capacity(nodes.len()));
         for node in nodes {
             last = last.saturating_add(1);
             let region = Region {
@@ -137,6 +128,7 @@ impl Leader {
                 term: self.term,
                 created_at_ms,
                 reason: reason.to_owned(),
+                group: group.cloned(),
                 granted_at: None,
             };
             writes.push(Write {
@@ -146,8 +138,11 @@ impl Leader {
                 },
                 expected_mod_revision: 0,
             });
+            events.push(created_event(node, RegionId(last), reason));
             regions.push((*node, RegionId(last), region));
         }
+        // The counter comes last: it is relearnt from there.
+        writes.extend(self.timeline_entry(events));
         writes.push(Write {
             change: Change::Put {
                 key: self.keys.region_sequence(),
@@ -186,5 +181,19 @@ impl Leader {
             .map_or(0, |found| found.value);
         tracing::error!(term = %self.term, counted, "the counter of region ids was changed by somebody else");
         *sequence = Sequence { last: sequence.last.max(counted), revision };
+    }
+}
+
+/// What the history says of a new region. The route keeps the whole reason; a history of thousands need not repeat it.
+fn created_event(node: &NodeKey, region: RegionId, reason: &str) -> StoredEvent {
+    let cut = reason.char_indices().map(|(at, _)| at).find(|at| *at >= REASON_BYTES);
+    StoredEvent {
+        kind: "region_created".to_owned(),
+        cluster_id: node.cluster.0,
+        region_id: region.0,
+        node_id: node.id.0,
+        epoch: FIRST_EPOCH.0,
+        why: cut.and_then(|at| reason.get(..at)).unwrap_or(reason).to_owned(),
+        ..StoredEvent::default()
     }
 }

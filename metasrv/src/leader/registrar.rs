@@ -7,13 +7,14 @@
 use std::sync::Arc;
 
 use metasrv_core::grant::Reported;
-use metasrv_core::id::{Epoch, Incarnation, NodeKey, RegionId, Term};
+use metasrv_core::id::{ClusterId, Epoch, Incarnation, NodeId, NodeKey, RegionId, Term};
 use metasrv_core::incarnation::Holder;
-use metasrv_proto::admin::{NodeRecord, RouteRecord};
+use metasrv_proto::admin::{DirectoryLock, NodeRecord, RouteRecord};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Leader;
 use super::node::Region;
+use crate::control::event;
 use crate::record;
 use crate::store::fenced::{CommitError, Write};
 use crate::store::{Change, MAX_CHANGES, Record};
@@ -28,6 +29,8 @@ pub enum Request {
         process: Incarnation,
         /// Where it is.
         addr: String,
+        /// What it holds in the kernel.
+        lock: Option<DirectoryLock>,
         /// Dropped unanswered where it could not be recorded.
         done: oneshot::Sender<()>,
     },
@@ -73,6 +76,15 @@ pub async fn run(leader: Arc<Leader>, mut requests: mpsc::Receiver<Request>) {
     }
 }
 
+/// A process to be recorded.
+struct Recording {
+    node: NodeKey,
+    process: Incarnation,
+    addr: String,
+    lock: Option<DirectoryLock>,
+    done: oneshot::Sender<()>,
+}
+
 /// A route to be written with a higher epoch.
 struct Raise {
     region: RegionId,
@@ -90,12 +102,12 @@ impl Leader {
                     let raises = self.raises_above(&node, &held);
                     result = result.and(self.raise(&node, &raises, "the node reported higher epochs").await);
                 }
-                Request::Record { node, process, addr, done } => {
+                Request::Record { node, process, addr, lock, done } => {
                     let raised = self
                         .raise(&node, &self.raises_for_successor(&node), "a new process of the node")
                         .await;
                     match raised {
-                        Ok(()) => records.push((node, process, addr, done)),
+                        Ok(()) => records.push(Recording { node, process, addr, lock, done }),
                         Err(error) => result = Err(error),
                     }
                 }
@@ -122,8 +134,10 @@ impl Leader {
     }
 
     async fn raise(&self, node: &NodeKey, raises: &[Raise], why: &str) -> Result<(), CommitError> {
-        for chunk in raises.chunks(MAX_CHANGES) {
-            let mut writes = Vec::with_capacity(chunk.len());
+        // One change of each transaction is the history's.
+        for chunk in raises.chunks(MAX_CHANGES - 1) {
+            let mut writes = Vec::with_capacity(chunk.len().saturating_add(1));
+            let mut events = Vec::with_capacity(chunk.len());
             {
                 let Some(entry) = self.nodes.get(node) else { return Ok(()) };
                 for raise in chunk {
@@ -136,8 +150,10 @@ impl Leader {
                         },
                         expected_mod_revision: region.revision,
                     });
+                    events.push(event::region_epoch_raised(node, raise.region, raise.epoch, why));
                 }
             }
+            writes.extend(self.timeline_entry(events));
             let revision = match self.commit(writes).await {
                 Ok(revision) => revision,
                 Err(error) => {
@@ -166,16 +182,13 @@ impl Leader {
         Ok(())
     }
 
-    async fn record(
-        &self,
-        records: Vec<(NodeKey, Incarnation, String, oneshot::Sender<()>)>,
-    ) -> Result<(), CommitError> {
+    async fn record(&self, records: Vec<Recording>) -> Result<(), CommitError> {
         if records.is_empty() {
             return Ok(());
         }
         let writes = records
             .iter()
-            .map(|(node, process, addr, _)| Write {
+            .map(|Recording { node, process, addr, lock, .. }| Write {
                 change: Change::Put {
                     key: self.keys.node(node),
                     value: record::encode(&NodeRecord {
@@ -183,6 +196,7 @@ impl Leader {
                         incarnation_nonce: process.nonce,
                         addr: addr.clone(),
                         term: self.term.0,
+                        directory_lock: lock.clone(),
                     }),
                 },
                 expected_mod_revision: self.nodes.get(node).map_or(0, |entry| entry.record_revision),
@@ -192,18 +206,20 @@ impl Leader {
             Ok(revision) => revision,
             Err(error) => {
                 if let CommitError::Conflict { found } = &error {
-                    for ((node, ..), found) in records.iter().zip(found) {
-                        self.relearn_node(node, found.as_ref());
+                    for (recording, found) in records.iter().zip(found) {
+                        self.relearn_node(&recording.node, found.as_ref());
                     }
                 }
                 return Err(error);
             }
         };
-        for (node, process, addr, done) in records {
+        for Recording { node, process, addr, lock, done } in records {
             let mut entry = self.nodes.entry(node).or_default();
             entry.holder.record(process);
             entry.record_revision = revision;
             entry.process = Some(process);
+            entry.certificate = None;
+            entry.directory_lock = lock;
             entry.recording = false;
             tracing::info!(term = %self.term, %node, node_epoch = process.epoch, addr, "process recorded");
             // Nobody waits any more where the stream ended meanwhile.
@@ -220,11 +236,12 @@ impl Leader {
             term: self.term.0,
             created_at_ms: region.created_at_ms,
             reason: region.reason.clone(),
+            group: region.group.as_deref().unwrap_or_default().to_owned(),
         }
     }
 
     /// Somebody else changed records that only a leader writes: take what is there, and say so.
-    fn relearn_routes(&self, node: &NodeKey, found: &[Option<Record>]) {
+    pub(super) fn relearn_routes(&self, node: &NodeKey, found: &[Option<Record>]) {
         let Some(mut entry) = self.nodes.get_mut(node) else { return };
         for stored in found.iter().flatten() {
             let (Some(id), Ok(route)) =
@@ -232,6 +249,10 @@ impl Leader {
             else {
                 continue;
             };
+            // Given to another node meanwhile, by this leader: whoever did that puts it there.
+            if NodeId(route.node_id) != node.id || ClusterId(route.cluster_id) != node.cluster {
+                continue;
+            }
             if let Some(region) = entry.regions.get_mut(&id)
                 && region.revision != stored.mod_revision
             {
@@ -242,7 +263,7 @@ impl Leader {
         }
     }
 
-    fn relearn_node(&self, node: &NodeKey, found: Option<&Record>) {
+    pub(super) fn relearn_node(&self, node: &NodeKey, found: Option<&Record>) {
         let revision = found.map_or(0, |found| found.mod_revision);
         let mut entry = self.nodes.entry(*node).or_default();
         if entry.record_revision == revision {

@@ -1,8 +1,9 @@
 //! The way in: begin a term under the fence, then load what the store knows (design 03, rule 5).
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use std::sync::{Arc, Mutex};
 
+use metasrv_core::detector::Listening;
 use metasrv_core::id::{Fence, Term};
 use metasrv_core::lease::LeadershipLease;
 use metasrv_core::time::{BootTime, Clock};
@@ -14,7 +15,10 @@ use tokio::task::JoinSet;
 use super::inheritance::{Inheritance, load};
 use super::term::{self, Begun, Ground};
 use super::{Leader, REGISTRAR_QUEUE, registrar};
+use crate::control::procedures::Procedures;
+use crate::control::{self, ControlHandle};
 use crate::keys::Keys;
+use crate::mailbox::HeartbeatMailbox;
 use crate::metrics::Metrics;
 use crate::mirror::Mirror;
 use crate::record::RecordError;
@@ -40,6 +44,8 @@ pub struct Candidate {
     pub timing: Timing,
     /// What it holds of the state already; none in embedded mode.
     pub mirror: Option<Mirror>,
+    /// The way to the nodes.
+    pub mailbox: Arc<HeartbeatMailbox>,
 }
 
 /// Why a win did not lead to leading.
@@ -122,7 +128,7 @@ impl Prepared {
             lease,
             fenced,
             begun: Begun { own, installation, wait, .. },
-            inheritance: Inheritance { sequence, nodes, lease_revisions },
+            inheritance: Inheritance { sequence, nodes, lease_revisions, agenda },
         } = self;
         let mut tasks = JoinSet::new();
         let (write_behind, writing) = WriteBehind::new(
@@ -135,6 +141,10 @@ impl Prepared {
         let term = Term(own.record.term);
         candidate.metrics.leader.set(1);
         candidate.metrics.term.set(i64::try_from(term.0).unwrap_or(i64::MAX));
+        // Before the first grant: what earlier terms were about to take away is not renewed.
+        Procedures::hold_back(&agenda.procedures, &nodes);
+        let (control, commands) = ControlHandle::new();
+        let listening = Listening::new(candidate.timing.region_lease, control::BOUND, candidate.clock.now());
         let leader = Arc::new(Leader {
             term,
             installation,
@@ -156,6 +166,10 @@ impl Prepared {
             ended: watch::channel(false).0,
             frontends: AtomicU64::new(0),
             heartbeats: AtomicU64::new(0),
+            listening: Mutex::new(listening),
+            serials: AtomicU32::new(1),
+            untold: Mutex::default(),
+            control,
         });
         let regions: usize = leader.nodes.iter().map(|node| node.regions.len()).sum();
         leader.metrics.regions.set(i64::try_from(regions).unwrap_or(i64::MAX));
@@ -165,6 +179,7 @@ impl Prepared {
         );
         tasks.spawn(writing);
         tasks.spawn(registrar::run(Arc::clone(&leader), requests));
+        tasks.spawn(control::run(Arc::clone(&leader), candidate.mailbox, agenda, commands));
         let (settling, publishing) = (Arc::clone(&leader), Arc::clone(&leader));
         tasks.spawn(async move { settling.settle().await });
         tasks.spawn(async move { publishing.publish(candidate.record).await });

@@ -1,11 +1,14 @@
 //! Goal: what a leader decides in the presence of the store: who is recorded, who waits, what is raised, what a
 //! successor finds. Method: leaders on a memory store, with virtual time as their clock.
 
+mod history;
+
 use super::*;
 use crate::record::{decode, encode};
 use crate::store::memory::MemoryStore;
 use crate::store::{Change, Compare, Outcome, Record, Store, Txn};
-use metasrv_core::id::{ClusterId, Epoch};
+use metasrv_core::grant::Reported;
+use metasrv_core::id::{ClusterId, Epoch, RegionId, Role};
 use metasrv_proto::admin::{CandidateRecord, NodeLeaseRecord, NodeRecord, RouteRecord, TermRecord};
 use tokio::task::JoinSet;
 
@@ -39,6 +42,7 @@ fn candidate(store: &Arc<MemoryStore>) -> Candidate {
         metrics: Arc::new(Metrics::new()),
         timing,
         mirror: None,
+        mailbox: Arc::new(crate::mailbox::HeartbeatMailbox::new(Arc::new(crate::pusher::Pushers::default()))),
     }
 }
 
@@ -74,7 +78,7 @@ fn process(epoch: u64) -> Incarnation {
 }
 
 async fn identify(leader: &Leader, id: u64, epoch: u64) -> Identity {
-    leader.identify(&node(id), process(epoch), "127.0.0.1:1", PATIENCE).await
+    leader.identify(&node(id), process(epoch), "127.0.0.1:1", None, PATIENCE).await
 }
 
 /// Routes of a node, as an earlier leader left them.
@@ -291,7 +295,8 @@ async fn an_id_is_given_once_also_where_the_counter_was_meddled_with() {
     assert_eq!(identify(&leader, 1, 7).await, Identity::Current);
     let (sender, _responses) = mpsc::channel(1);
     let _registered = pushers.register(node(1), process(7), sender);
-    let create = async || leader.create_regions(&pushers, ClusterId(0), None, 3, "for a test").await;
+    let wanted = Wanted { cluster: ClusterId(0), on: None, count: 3, group: "", reason: "for a test" };
+    let create = async || leader.create_regions(&pushers, &wanted).await;
     let ids = |created: std::collections::BTreeMap<NodeKey, Vec<Reported>>| {
         created.into_values().flatten().map(|region| region.region.0).collect::<Vec<_>>()
     };

@@ -87,7 +87,7 @@ fn sentence(addr: &str, view: &FollowerView) -> String {
 }
 
 /// Whether another answer could come from a replica that does not lead.
-fn is_for_want_of_a_leader(error: &ClientError) -> bool {
+pub fn is_for_want_of_a_leader(error: &ClientError) -> bool {
     matches!(
         error,
         ClientError::NoLeader { .. }

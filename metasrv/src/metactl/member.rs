@@ -4,10 +4,11 @@ use metasrv_proto::admin::Member;
 use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
-use crate::output::{Column, Row, Shown, print_list};
+use crate::output::{Column, Row, Shown, listed};
 use crate::session::Session;
 use crate::survey::Survey;
 use crate::text::{Moment, cell};
+use crate::watch::Screen;
 
 /// A replica.
 #[derive(Serialize)]
@@ -49,18 +50,18 @@ impl From<&Member> for MemberRow {
     }
 }
 
-/// Lists the replicas. Needs no leader.
-pub async fn list(session: &Session) -> Result<(), Failure> {
+/// The replicas. Needs no leader; that none is known is not well.
+pub async fn list(session: &Session) -> Result<Screen, Failure> {
     let survey = Survey::take(session).await?;
     let rows: Vec<MemberRow> = survey.members().iter().map(MemberRow::from).collect();
-    print_list(&rows, session.format)?;
-    if rows.is_empty() {
-        let what = "replicas answer, but none of them has seen the queue of candidates";
-        return Err(
-            Failure::new(Exit::Unhealthy, what).advise("Does etcd answer? `metactl status` shows more.")
-        );
+    let text = listed(&rows, session.format)?;
+    if !rows.is_empty() {
+        return Ok(text.into());
     }
-    Ok(())
+    let what = "replicas answer, but none of them has seen the queue of candidates";
+    let failure =
+        Failure::new(Exit::Unhealthy, what).advise("Does etcd answer? `metactl status` shows more.");
+    Ok(Screen { text, verdict: Err(failure) })
 }
 
 #[cfg(test)]

@@ -39,7 +39,12 @@ pub trait Row: Serialize + Sized + 'static {
 
 /// Prints a list: an array in JSON, an object per line in JSON lines.
 pub fn print_list<R: Row>(rows: &[R], format: Format) -> Result<(), Failure> {
-    print(&list(rows, format, wall_clock_ms())?)
+    print(&listed(rows, format)?)
+}
+
+/// A list as it is printed.
+pub fn listed<R: Row>(rows: &[R], format: Format) -> Result<String, Failure> {
+    list(rows, format, wall_clock_ms())
 }
 
 /// Prints one thing: an object in JSON, on one line in JSON lines, a table of one row for people.
@@ -48,6 +53,24 @@ pub fn print_one<R: Row>(row: &R, format: Format) -> Result<(), Failure> {
         Format::Json | Format::Jsonl => print(&document(row, format)?),
         Format::Table | Format::Wide => print(&table(std::slice::from_ref(row), format, wall_clock_ms())),
     }
+}
+
+/// One thing as it is printed where it is more than a row: an object in JSON, and a page for people, which the second
+/// argument makes of it; its second argument is the present in milliseconds since 1970.
+pub fn shown<D: Serialize>(
+    value: &D,
+    page: impl FnOnce(&D, u64) -> String,
+    format: Format,
+) -> Result<String, Failure> {
+    match format {
+        Format::Json | Format::Jsonl => document(value, format),
+        Format::Table | Format::Wide => Ok(page(value, wall_clock_ms())),
+    }
+}
+
+/// A row as a page: each column on a line of its own, also those that tables have in wide only.
+pub fn page<R: Row>(row: &R, now_ms: u64) -> Vec<(&'static str, String)> {
+    R::COLUMNS.iter().map(|column| (column.title, (column.cell)(row, now_ms))).collect()
 }
 
 /// One thing as JSON.
@@ -84,12 +107,16 @@ pub fn facts(facts: &[(&str, String)]) -> String {
 
 /// Writes data to stdout. A reader that closed its end, such as `head`, has all it wants.
 pub fn print(text: &str) -> Result<(), Failure> {
+    print_on(text).map(drop)
+}
+
+/// The same for a command that goes on: says whether somebody still reads.
+pub fn print_on(text: &str) -> Result<bool, Failure> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(Failure::new(Exit::Failed, format!("cannot write to stdout: {error}")))
-        }
-        _ => Ok(()),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failure::new(Exit::Failed, format!("cannot write to stdout: {error}"))),
+        Ok(()) => Ok(true),
     }
 }
 

@@ -1,12 +1,19 @@
 //! One run of `metactl`: the client, what it prints, until when it tries, and how it waits.
 //!
-//! There is one deadline for the whole command. Ctrl-C ends a command that only looks, as it ends any program; one
-//! that changes something says first what goes on without it.
+//! There is one deadline for the whole command, and within it one for each call, so that a leader that hangs does not use
+//! up what a long wait was given. Ctrl-C ends a command that only looks, as it ends any program; one that changes
+//! something says first what goes on without it.
+//!
+//! | the command | the whole | a change | a look while it waits |
+//! | --- | --- | --- | --- |
+//! | with `--timeout D` | D | what is left of D | the same, at most 15 s |
+//! | without | 15 s | what is left | what is left |
+//! | without, and the work takes as long as it takes | a day | 15 s | 15 s |
 
 use std::cell::RefCell;
 use std::time::Duration;
 
-use metasrv_client::{AdminClient, BackOff, ClientError, MetaClient, MetaClientConfig};
+use metasrv_client::{AdminClient, BackOff, ClientError, MetaClient, MetaClientConfig, OperationsClient};
 use metasrv_proto::meta::Role;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
@@ -18,12 +25,20 @@ use crate::output::say;
 /// Between two looks at what is waited for: short enough not to be noticed, long enough to cost a leader nothing.
 const LOOKS: BackOff = BackOff { first: Duration::from_millis(50), most: Duration::from_millis(500) };
 
+/// How long a command may take that was not told.
+const USUAL: Duration = Duration::from_secs(15);
+
+/// How long a command waits for work that takes as long as it takes, if it was not told.
+const PATIENT: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// What all commands have.
 pub struct Session {
     /// Finds the replicas and the leader.
     pub client: MetaClient,
     /// What the data looks like.
     pub format: Format,
+    /// What `--timeout` says.
+    told: Option<Duration>,
     limit: Duration,
     deadline: Instant,
 }
@@ -51,22 +66,69 @@ impl Session {
     pub fn start(global: &Global) -> Result<Session, Failure> {
         let mut config = MetaClientConfig::new(&global.metasrv, Role::Frontend, 0);
         let timeouts = &mut config.timeouts;
-        timeouts.admin = global.timeout;
-        timeouts.ask = timeouts.ask.min(global.timeout);
-        timeouts.connect = timeouts.connect.min(global.timeout);
+        let limit = global.timeout.unwrap_or(USUAL);
+        timeouts.admin = limit;
+        timeouts.ask = timeouts.ask.min(limit);
+        timeouts.connect = timeouts.connect.min(limit);
         let client = MetaClient::try_new(config).map_err(ClientError::from)?;
-        let deadline = Instant::now() + global.timeout;
-        Ok(Session { client, format: global.output, limit: global.timeout, deadline })
+        let deadline = Instant::now() + limit;
+        Ok(Session { client, format: global.output, told: global.timeout, limit, deadline })
     }
 
-    /// The calls to metasrv, each with what is left of the deadline.
+    /// The same from the present on: for whoever looks again and again.
+    pub fn again(&self) -> Session {
+        let deadline = Instant::now() + self.limit;
+        Session {
+            client: self.client.clone(),
+            format: self.format,
+            told: self.told,
+            limit: self.limit,
+            deadline,
+        }
+    }
+
+    /// The same for work that takes as long as it takes, unless `--timeout` says how long to wait for it.
+    pub fn patient(self) -> Session {
+        match self.told {
+            Some(_) => self,
+            None => Session { limit: PATIENT, deadline: Instant::now() + PATIENT, ..self },
+        }
+    }
+
+    /// Calls to metasrv, each with what is left of the deadline.
     pub fn admin(&self) -> AdminClient {
-        self.client.admin().with_deadline(self.deadline.saturating_duration_since(Instant::now()))
+        self.client.admin().with_deadline(self.left())
     }
 
     /// The same with half of that: whoever does not want to wait for an election to the end asks others then.
     pub fn hopeful_admin(&self) -> AdminClient {
-        self.client.admin().with_deadline(self.deadline.saturating_duration_since(Instant::now()) / 2)
+        self.client.admin().with_deadline(self.left() / 2)
+    }
+
+    /// Calls of operators, likewise.
+    pub fn operations(&self) -> OperationsClient {
+        self.client.operations().with_deadline(self.left())
+    }
+
+    /// The same with half of that.
+    pub fn hopeful_operations(&self) -> OperationsClient {
+        self.client.operations().with_deadline(self.left() / 2)
+    }
+
+    /// The same for one look of many: one that hangs leaves time for others.
+    pub fn looking_operations(&self) -> OperationsClient {
+        self.client.operations().with_deadline(self.left().min(USUAL))
+    }
+
+    /// The same for what is only good to know: it takes no longer than one replica may take.
+    pub fn brief_operations(&self) -> OperationsClient {
+        self.client.operations().with_deadline(self.left().min(self.client.config().timeouts.ask))
+    }
+
+    /// What is left for one call.
+    pub fn left(&self) -> Duration {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        left.min(self.told.unwrap_or(USUAL))
     }
 
     /// The deadline as it was given.
@@ -74,7 +136,8 @@ impl Session {
         humantime::format_duration(self.limit)
     }
 
-    /// Runs a change. On Ctrl-C it ends with `advice`, because a request that may be on its way cannot be called back.
+    /// Runs a change. On Ctrl-C it ends with `advice`, because a request that may be on its way cannot be called back; and
+    /// likewise where its answer was lost.
     pub async fn change<T>(
         &self,
         change: impl Future<Output = Result<T, ClientError>>,
@@ -88,7 +151,11 @@ impl Session {
                 "interrupted before the answer came: the request may have been sent, and then the work goes on",
             )
             .advise(advice)),
-            result = change => Ok(result?),
+            result = change => result.map_err(|error| {
+                let lost = matches!(error, ClientError::Unknown { .. });
+                let failure = Failure::from(error);
+                if lost { failure.advise(advice) } else { failure }
+            }),
         }
     }
 
@@ -137,7 +204,7 @@ mod tests {
 
     fn session(timeout: Duration) -> Session {
         let metasrv = vec!["127.0.0.1:1".to_owned()];
-        let started = Session::start(&Global { metasrv, output: Format::Table, timeout });
+        let started = Session::start(&Global { metasrv, output: Format::Table, timeout: Some(timeout) });
         started.unwrap_or_else(|failure| panic!("{failure}"))
     }
 
@@ -169,10 +236,41 @@ mod tests {
         assert_eq!(started.elapsed(), Duration::from_secs(3));
     }
 
+    #[tokio::test]
+    async fn whoever_loses_the_answer_to_a_change_is_told_where_to_look() {
+        let session = session(Duration::from_secs(3));
+        let said = async |error| {
+            let change = async { Err::<(), _>(error) };
+            session.change(change, "Look there.").await.expect_err("it failed").to_string()
+        };
+        let lost = ClientError::Unknown { what: "drop a region", why: "a:1 died".to_owned() };
+        assert!(said(lost).await.ends_with("Look there."));
+        assert_eq!(said(ClientError::Refused("no".to_owned())).await, "error: no");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_wait_leaves_each_call_its_usual_time() {
+        let untold = || {
+            Session::start(&Global {
+                metasrv: vec!["127.0.0.1:1".to_owned()],
+                output: Format::Table,
+                timeout: None,
+            })
+        };
+        let patient = untold().ok().map(Session::patient).expect("a session");
+        assert_eq!(patient.deadline, Instant::now() + PATIENT);
+        assert_eq!(patient.left(), USUAL);
+        let told = session(Duration::from_secs(60)).patient();
+        assert_eq!(told.left(), Duration::from_secs(60), "--timeout is the last word");
+        tokio::time::advance(Duration::from_secs(50)).await;
+        assert_eq!(told.left(), Duration::from_secs(10));
+        assert_eq!(told.again().left(), Duration::from_secs(60));
+    }
+
     #[test]
     fn addresses_that_are_none_are_a_usage_error_and_all_named() {
         let metasrv = vec!["nonsense".to_owned(), "a:1".to_owned(), "b".to_owned()];
-        let global = Global { metasrv, output: Format::Table, timeout: Duration::from_secs(1) };
+        let global = Global { metasrv, output: Format::Table, timeout: None };
         let failure = Session::start(&global).err().expect("two are none");
         assert_eq!(failure.exit, Exit::Usage);
         let said = failure.to_string();

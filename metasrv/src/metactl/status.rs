@@ -1,19 +1,22 @@
 //! `metactl status`: one screen that says whether all is well, also when there is no leader to ask.
 
+use metasrv_client::ClientError;
 use metasrv_proto::admin::GetStatusResponse;
 use serde::Serialize;
 
 use crate::cli::Format;
 use crate::exit::{Exit, Failure};
+use crate::failover::sentence;
 use crate::leader::LeaderRow;
-use crate::output::{Column, Row, Shown, document, facts, print, table};
+use crate::output::{Column, Row, Shown, facts, shown, table};
 use crate::session::Session;
 use crate::survey::{Replica, Survey};
 use crate::text::{Hex, ago, cell, count};
+use crate::watch::Screen;
 
 /// The whole of it, as it is in JSON.
 #[derive(Serialize)]
-struct Overview {
+pub struct Overview {
     /// A leader answers, and every region is writable.
     healthy: bool,
     /// What keeps it from being healthy, in words.
@@ -26,6 +29,10 @@ struct Overview {
     /// Where the follower stands from which the counts are. Null: they are the leader's, or there are none.
     revision: Option<u64>,
     as_of_ms_ago: Option<u64>,
+    /// Whether failovers of cluster 0 proceed. Null: no leader says so.
+    failovers: Option<String>,
+    /// Why not, in words. Empty: they proceed.
+    failovers_why: String,
     replicas: Vec<ReplicaRow>,
 }
 
@@ -142,17 +149,28 @@ impl From<&GetStatusResponse> for Counts {
     }
 }
 
-/// Shows it; fails if the system is not healthy.
-pub async fn show(session: &Session) -> Result<(), Failure> {
-    let overview = Overview::of(&Survey::take(session).await?);
-    match session.format {
-        Format::Json | Format::Jsonl => print(&document(&overview, session.format)?)?,
-        Format::Table | Format::Wide => print(&overview.screen(session.format))?,
-    }
-    overview.verdict()
+/// What is shown, with whether the system is healthy.
+pub async fn look(session: &Session) -> Result<Screen, Failure> {
+    let overview = Overview::take(session).await?;
+    Ok(Screen { text: overview.text(session.format)?, verdict: overview.verdict() })
 }
 
 impl Overview {
+    /// Asks all replicas, and the leader whether failovers proceed.
+    pub async fn take(session: &Session) -> Result<Overview, ClientError> {
+        let survey = Survey::take(session).await?;
+        let mut overview = Overview::of(&survey);
+        // What is already known is not held up by this: an older leader does not even know the question.
+        if survey.leader().is_some()
+            && let Ok(failovers) = session.brief_operations().failover(0).await
+        {
+            overview.failovers = Some(failovers.verdict);
+            overview.failovers_why = failovers.why;
+        }
+        Ok(overview)
+    }
+
+    /// What the replicas say, put together.
     fn of(survey: &Survey) -> Overview {
         let leading = survey.leader();
         let leader = LeaderRow::of(survey);
@@ -180,8 +198,20 @@ impl Overview {
             counts: counts.unwrap_or_default(),
             revision: furthest.map(|(_, view)| view.revision),
             as_of_ms_ago: furthest.map(|(_, view)| view.as_of_ms_ago),
+            failovers: None,
+            failovers_why: String::new(),
             replicas: survey.replicas.iter().map(ReplicaRow::from).collect(),
         }
+    }
+
+    /// What keeps it from being healthy, in words.
+    pub fn problems(&self) -> &[String] {
+        &self.problems
+    }
+
+    /// As it is printed.
+    pub fn text(&self, format: Format) -> Result<String, Failure> {
+        shown(self, |overview, _| overview.screen(format), format)
     }
 
     /// For people.
@@ -199,6 +229,9 @@ impl Overview {
             lines.push(("NODES", format!("{} known", count(counts.nodes))));
             lines.push(("REGIONS", format!("{}, who may write to them is not known", count(counts.regions))));
             lines.push(("AS OF", format!("{}, at revision {revision}: a follower says so", ago(age))));
+        }
+        if let Some(verdict) = &self.failovers {
+            lines.push(("FAILOVERS", sentence(verdict, &self.failovers_why)));
         }
         if let Some(heartbeats) = counts.heartbeats {
             lines.push(("HEARTBEATS", format!("{heartbeats} answered in this term")));
@@ -286,6 +319,16 @@ mod tests {
             screen.contains("c:3002: connection refused"),
             "who does not answer is shown, and why:\n{screen}"
         );
+    }
+
+    #[test]
+    fn failovers_that_are_held_are_shown_and_are_no_illness() {
+        let mut overview = overview(vec![leading(12, 12)]);
+        assert!(!overview.screen(Format::Table).contains("FAILOVERS"), "nobody has said so");
+        overview.failovers = Some("hold".to_owned());
+        overview.failovers_why = "maintenance".to_owned();
+        assert!(overview.screen(Format::Table).contains("FAILOVERS     none: maintenance\n"));
+        assert_eq!(overview.verdict(), Ok(()));
     }
 
     #[test]

@@ -23,6 +23,15 @@ impl Moment {
         ago(now_ms.saturating_sub(self.0))
     }
 
+    /// The time itself, to the second: where rows are compared with other records, an age would not do.
+    pub fn clock(self) -> String {
+        let text = self.rfc3339().unwrap_or_else(|| "-".to_owned());
+        match text.split_once('.') {
+            Some((seconds, _)) => format!("{seconds}Z"),
+            None => text,
+        }
+    }
+
     fn rfc3339(self) -> Option<String> {
         if self.0 == 0 || self.0 > LAST_MS {
             return None;
@@ -40,6 +49,19 @@ impl Serialize for Moment {
 
 /// So many milliseconds ago, in the largest unit that fits.
 pub fn ago(millis: u64) -> String {
+    format!("{} ago", span(millis))
+}
+
+/// How long it is until this time, by this machine's clock; `-` for never, and for what has passed.
+pub fn until(moment: Moment, now_ms: u64) -> String {
+    match moment.0.checked_sub(now_ms) {
+        Some(left @ 1..) => format!("for {}", span(left.saturating_add(999))),
+        _ => "-".to_owned(),
+    }
+}
+
+/// So many milliseconds in the largest unit that fits, rounded down.
+pub fn span(millis: u64) -> String {
     let seconds = millis / 1000;
     let (amount, unit) = match seconds {
         0..60 => (seconds, "s"),
@@ -47,7 +69,17 @@ pub fn ago(millis: u64) -> String {
         3_600..86_400 => (seconds / 3_600, "h"),
         _ => (seconds / 86_400, "d"),
     };
-    format!("{amount}{unit} ago")
+    format!("{amount}{unit}")
+}
+
+/// How long something will take, as an estimate is meant: in steps of five seconds below a minute, then in minutes, and
+/// never too short.
+pub fn estimate(millis: u64) -> String {
+    let seconds = millis.div_ceil(1000);
+    match seconds {
+        0..=55 => format!("about {}s", seconds.max(1).div_ceil(5).saturating_mul(5)),
+        _ => format!("about {}m", seconds.div_ceil(60)),
+    }
 }
 
 /// A random number of 64 bits: 16 hexadecimal digits. As a JSON number, most readers would round it.
@@ -81,6 +113,11 @@ pub fn cell(text: &str) -> String {
         }
     }
     clean
+}
+
+/// Nothing where the protocol says so by zero.
+pub fn unless_zero(number: u64) -> Option<u64> {
+    Some(number).filter(|number| *number != 0)
 }
 
 /// A count; `-` where whoever answered does not know it.
@@ -122,6 +159,26 @@ mod tests {
         }
         assert_eq!(Moment(now + 5_000).age(now), "0s ago", "another machine's clock is ahead");
         assert_eq!(Moment(0).age(now), "-");
+    }
+
+    #[test]
+    fn what_is_to_come_is_never_said_too_short() {
+        let now = 1_700_000_000_000;
+        assert_eq!(until(Moment(now + 59_001), now), "for 1m");
+        assert_eq!(until(Moment(now + 1), now), "for 1s");
+        assert_eq!(until(Moment(now), now), "-", "it has passed");
+        assert_eq!(until(Moment(0), now), "-");
+        for (millis, text) in [
+            (0, "about 5s"),
+            (5_001, "about 10s"),
+            (55_000, "about 55s"),
+            (55_001, "about 1m"),
+            (61_000, "about 2m"),
+        ] {
+            assert_eq!(estimate(millis), text);
+        }
+        assert_eq!(Moment(1_700_000_000_123).clock(), "2023-11-14T22:13:20Z");
+        assert_eq!(Moment(0).clock(), "-");
     }
 
     #[test]

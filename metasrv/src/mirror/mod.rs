@@ -4,7 +4,8 @@
 //! | --- | --- |
 //! | `mod.rs` | the handle: a takeover takes the state, a follower's answers read it |
 //! | `state.rs` | what is held, and how a change alters it |
-//! | `follow.rs` | the loop: list, watch, begin again |
+//! | `follow.rs` | the loop: round after round, while this replica does not lead |
+//! | `round.rs` | one list and one watch, and why that ends; the board of routes is kept by the same |
 //!
 //! A mirror is a hint until a takeover has seen its own first transaction in it: events come in the order of revisions,
 //! so that everything before that transaction is there, and no earlier leader can write after it. It is not enough that
@@ -14,6 +15,7 @@
 //! anew when it leads no longer.
 
 pub mod follow;
+pub mod round;
 pub mod state;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -5,6 +5,8 @@
 //! | processes | `node/…` | which process of a node may be granted leases |
 //! | leases | `lease/…` | when a node was last heard of |
 //! | routes | `region/…` | who leads a region, node by node, as a leader keeps them: a takeover moves them |
+//! | orders | `order/…` | what operators want of nodes and of failovers |
+//! | procedures | `procedure/…` | what is at work over several nodes |
 //! | sequence | `sequence/region` | the last region id that was given |
 //! | fences | `election/…` | the mod revision of each candidate's key, and no more |
 //!
@@ -13,7 +15,11 @@
 use std::collections::{BTreeMap, HashMap};
 
 use metasrv_core::id::{ClusterId, Epoch, NodeId, NodeKey, RegionId, Term};
-use metasrv_proto::admin::{CounterRecord, NodeLeaseRecord, NodeRecord, RouteRecord};
+use metasrv_core::procedure::ProcedureId;
+use metasrv_proto::admin::{
+    CounterRecord, FailoverOrderRecord, NodeLeaseRecord, NodeOrderRecord, NodeRecord, ProcedureRecord,
+    RouteRecord,
+};
 use prost::Message;
 
 use crate::keys::Keys;
@@ -87,6 +93,12 @@ pub struct State {
     homes: HashMap<RegionId, NodeKey>,
     /// The last region id.
     pub sequence: Option<Held<CounterRecord>>,
+    /// What operators want of nodes.
+    pub node_orders: HashMap<NodeKey, Held<NodeOrderRecord>>,
+    /// What operators want of all failovers.
+    pub failover_order: Option<Held<FailoverOrderRecord>>,
+    /// The procedures at work.
+    pub procedures: BTreeMap<ProcedureId, Held<ProcedureRecord>>,
     /// Mod revisions of the candidates' keys.
     pub fences: HashMap<String, i64>,
     /// What cannot be understood, by its key, with its mod revision.
@@ -141,9 +153,12 @@ impl State {
             Slot::Process(node) => hold(&mut self.processes, node, record),
             Slot::Lease(node) => hold(&mut self.leases, node, record),
             Slot::Route(region) => self.route(region, record),
-            Slot::Sequence => match record::decode(record) {
+            Slot::Sequence => hold_one(&mut self.sequence, record),
+            Slot::NodeOrder(node) => hold(&mut self.node_orders, node, record),
+            Slot::FailoverOrder => hold_one(&mut self.failover_order, record),
+            Slot::Procedure(id) => match record::decode(record) {
                 Ok(value) => {
-                    self.sequence = Some(Held { value, revision: record.mod_revision });
+                    self.procedures.insert(id, Held { value, revision: record.mod_revision });
                     None
                 }
                 Err(error) => Some(Unreadable::Record(error)),
@@ -168,6 +183,9 @@ impl State {
             Slot::Lease(node) => drop(self.leases.remove(&node)),
             Slot::Route(region) => self.unroute(region),
             Slot::Sequence => self.sequence = None,
+            Slot::NodeOrder(node) => drop(self.node_orders.remove(&node)),
+            Slot::FailoverOrder => self.failover_order = None,
+            Slot::Procedure(id) => drop(self.procedures.remove(&id)),
             Slot::Fence => drop(self.fences.remove(key)),
             Slot::Unknown | Slot::Other => {}
         }
@@ -190,6 +208,7 @@ impl State {
             term: Term(route.term),
             created_at_ms: route.created_at_ms,
             reason: route.reason,
+            group: (!route.group.is_empty()).then(|| route.group.into()),
             granted_at: None,
         };
         self.homes.insert(id, node);
@@ -213,7 +232,11 @@ impl State {
         let leases = self.leases.iter().map(|(node, held)| (Slot::Lease(*node), held.revision));
         let routes = self.routes.values().flatten().map(|(id, region)| (Slot::Route(*id), region.revision));
         let sequence = self.sequence.iter().map(|held| (Slot::Sequence, held.revision));
-        processes.chain(leases).chain(routes).chain(sequence).collect()
+        let orders = self.node_orders.iter().map(|(node, held)| (Slot::NodeOrder(*node), held.revision));
+        let failover = self.failover_order.iter().map(|held| (Slot::FailoverOrder, held.revision));
+        let procedures = self.procedures.iter().map(|(id, held)| (Slot::Procedure(*id), held.revision));
+        let wanted = orders.chain(failover).chain(procedures);
+        processes.chain(leases).chain(routes).chain(sequence).chain(wanted).collect()
     }
 }
 
@@ -234,6 +257,9 @@ enum Slot {
     Lease(NodeKey),
     Route(RegionId),
     Sequence,
+    NodeOrder(NodeKey),
+    FailoverOrder,
+    Procedure(ProcedureId),
     Fence,
     /// Under a prefix of ours, and not by its scheme.
     Unknown,
@@ -249,6 +275,12 @@ impl Slot {
             keys.parse_region(key).map_or(Slot::Unknown, Slot::Route)
         } else if key.starts_with(&keys.nodes()) {
             keys.parse_node(key).map_or(Slot::Unknown, Slot::Process)
+        } else if key.starts_with(&keys.node_orders()) {
+            keys.parse_node_order(key).map_or(Slot::Unknown, Slot::NodeOrder)
+        } else if key.starts_with(&keys.procedures()) {
+            keys.parse_procedure(key).map_or(Slot::Unknown, Slot::Procedure)
+        } else if key == keys.failover_order() {
+            Slot::FailoverOrder
         } else if key == keys.region_sequence() {
             Slot::Sequence
         } else if key.strip_prefix(&keys.election()).is_some_and(|rest| rest.starts_with('/')) {
@@ -268,6 +300,17 @@ fn hold<K: Eq + std::hash::Hash, T: Message + Default>(
     match record::decode(record) {
         Ok(value) => {
             map.insert(key, Held { value, revision: record.mod_revision });
+            None
+        }
+        Err(error) => Some(Unreadable::Record(error)),
+    }
+}
+
+/// Holds the one record of its kind, or says why it cannot be read.
+fn hold_one<T: Message + Default>(place: &mut Option<Held<T>>, record: &Record) -> Option<Unreadable> {
+    match record::decode(record) {
+        Ok(value) => {
+            *place = Some(Held { value, revision: record.mod_revision });
             None
         }
         Err(error) => Some(Unreadable::Record(error)),

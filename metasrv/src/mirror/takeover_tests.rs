@@ -26,6 +26,9 @@ impl Followed {
             metrics: Arc::clone(&self.mirror.shared.metrics),
             timing: Timing::default(),
             mirror: Some(self.mirror.clone()),
+            mailbox: Arc::new(crate::mailbox::HeartbeatMailbox::new(Arc::new(
+                crate::pusher::Pushers::default(),
+            ))),
         }
     }
 

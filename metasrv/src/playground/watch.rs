@@ -177,7 +177,7 @@ fn every(interval: Duration) -> Interval {
 /// What the client says. Some may have been created nevertheless.
 pub async fn create_regions(admin: AdminClient, count: u32) -> Result<(), String> {
     let reason = "playground".to_owned();
-    let request = CreateRegionsRequest { count, node_id: None, cluster_id: 0, reason };
+    let request = CreateRegionsRequest { count, node_id: None, cluster_id: 0, reason, ..Default::default() };
     let created = admin.with_deadline(CREATE_PATIENCE).create_regions(request).await;
     created.map(drop).map_err(|error| error.to_string())
 }

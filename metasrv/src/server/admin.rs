@@ -3,31 +3,27 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use metasrv_core::grant::Reported;
-use metasrv_core::id::{ClusterId, NodeId, NodeKey};
+use metasrv_core::id::{ClusterId, NodeId};
 use metasrv_proto::admin::admin_server::Admin;
 use metasrv_proto::admin::{
     CreateRegionsRequest, CreateRegionsResponse, GetStatusRequest, GetStatusResponse, ListMembersRequest,
     ListMembersResponse, ListNodesRequest, ListNodesResponse, ListRegionsRequest, ListRegionsResponse,
     Member, TransferLeadershipRequest, TransferLeadershipResponse,
 };
-use metasrv_proto::meta::mailbox_message;
-use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status};
 
 use super::follower::Seen;
 use super::heartbeat::Shared;
-use super::{listing, transfer};
+use super::{listing, refusal, transfer};
 use crate::keys::Keys;
-use crate::leader::{CreateError, Leader};
+use crate::leader::{CreateError, Leader, Wanted};
 use crate::mirror::Mirror;
 use crate::store::Store;
-use crate::wire;
 
 /// Regions that one call may create.
 const MOST_REGIONS: u32 = 10_000;
-/// Bytes of a reason.
-const REASON_BYTES: usize = 1_024;
+/// Bytes of the label of a group.
+const GROUP_BYTES: usize = 256;
 
 /// The service.
 pub struct AdminService {
@@ -46,7 +42,7 @@ impl AdminService {
     }
 
     fn leader(&self) -> Result<Arc<Leader>, Status> {
-        self.shared.leading().ok_or_else(|| self.not_leader())
+        refusal::leader(&self.shared)
     }
 
     /// What this replica has seen in the store, where it does not lead and was allowed to say so.
@@ -90,22 +86,6 @@ impl AdminService {
         Ok(Box::pin(listing::chunks(&nodes, move |nodes| ListNodesResponse { nodes, term, follower: None })))
     }
 
-    fn not_leader(&self) -> Status {
-        let known = self.shared.other_leader();
-        let mut status = Status::failed_precondition(match &known {
-            Some(known) => format!("this replica does not lead; {} at {} does", known.name, known.addr),
-            None => "this replica does not lead, and knows of no leader".to_owned(),
-        });
-        if let Some(Ok(addr)) = known.map(|known| MetadataValue::try_from(known.addr)) {
-            status.metadata_mut().insert("metasrv-leader", addr);
-        }
-        status
-    }
-
-    fn count(&self, method: &str, code: tonic::Code) {
-        self.shared.metrics.admin_requests.with_label_values(&[method, &format!("{code:?}")]).inc();
-    }
-
     async fn create(&self, request: CreateRegionsRequest) -> Result<CreateRegionsResponse, Status> {
         if request.count == 0 || request.count > MOST_REGIONS {
             return Err(Status::invalid_argument(format!(
@@ -116,7 +96,12 @@ impl AdminService {
         if request.node_id == Some(0) {
             return Err(Status::invalid_argument("node_id: 0 is no node"));
         }
-        check_reason(&request.reason)?;
+        refusal::reason(&request.reason)?;
+        if request.group.len() > GROUP_BYTES {
+            return Err(Status::resource_exhausted(format!(
+                "group (bytes): at most {GROUP_BYTES} are accepted"
+            )));
+        }
         let leader = self.leader()?;
         // On a task of its own: a caller that goes away in the middle of a transaction must not keep this leader from
         // learning what became of it. The task ends with its last transaction, which the end of the term ends at the latest.
@@ -178,21 +163,19 @@ async fn create_and_announce(
     request: CreateRegionsRequest,
 ) -> Result<CreateRegionsResponse, Status> {
     let count = usize::try_from(request.count).unwrap_or(usize::MAX);
-    let on = request.node_id.map(NodeId);
-    let created = leader
-        .create_regions(shared.group.pushers(), ClusterId(request.cluster_id), on, count, &request.reason)
-        .await
-        .map_err(|error| match &error {
-            CreateError::NotLeader { .. } => Status::aborted(error.to_string()),
-            CreateError::NotEnoughDatanodes(_) => Status::resource_exhausted(error.to_string()),
-            CreateError::NoSuchNode(_) => Status::not_found(error.to_string()),
-            CreateError::Store { .. } => Status::unavailable(error.to_string()),
-        })?;
+    let wanted = Wanted {
+        cluster: ClusterId(request.cluster_id),
+        on: request.node_id.map(NodeId),
+        count,
+        group: &request.group,
+        reason: &request.reason,
+    };
+    let created = leader.create_regions(shared.group.pushers(), &wanted).await.map_err(not_created)?;
     let now = shared.clock.now();
     let mut regions = Vec::with_capacity(count);
     for (node, created) in created {
         for chunk in created.chunks(listing::CHUNK) {
-            announce(&shared, &leader, &node, chunk);
+            shared.group.mailbox().open_regions(&leader, &node, chunk);
         }
         regions.extend(listing::created(&leader, &node, &created, now));
     }
@@ -200,32 +183,16 @@ async fn create_and_announce(
     Ok(CreateRegionsResponse { regions })
 }
 
-/// Tells a node of new regions at once; whatever is lost here is repeated with a heartbeat.
-fn announce(shared: &Shared, leader: &Leader, node: &NodeKey, regions: &[Reported]) {
-    let group = &shared.group;
-    if group.pushers().process(node).is_none_or(|process| process.nonce == 0) {
-        return;
+fn not_created(error: CreateError) -> Status {
+    let words = error.to_string();
+    match error {
+        CreateError::NotLeader { .. } => Status::aborted(words),
+        CreateError::NotEnoughDatanodes(_) | CreateError::Excluded(_) => Status::resource_exhausted(words),
+        CreateError::NoSuchNode(_) => Status::not_found(words),
+        CreateError::Unfit { .. } => Status::failed_precondition(words),
+        CreateError::Store { .. } => Status::unavailable(words),
+        CreateError::Control(error) => refusal::status(error),
     }
-    let payload = mailbox_message::Payload::Instruction(wire::open_regions(leader.term(), regions));
-    let message = group.mailbox().message(node, "open regions", payload);
-    let header = wire::response_header(node, leader.term(), leader.installation());
-    let outcome = match group.mailbox().push(node, header, message) {
-        Ok(()) => "sent",
-        Err(error) => {
-            tracing::debug!(%error, "an instruction waits for the node's next heartbeat");
-            "not_sent"
-        }
-    };
-    shared.metrics.instructions.with_label_values(&["open_regions", outcome]).inc();
-}
-
-fn check_reason(reason: &str) -> Result<(), Status> {
-    if reason.len() > REASON_BYTES {
-        return Err(Status::resource_exhausted(format!(
-            "reason (bytes): at most {REASON_BYTES} are accepted"
-        )));
-    }
-    Ok(())
 }
 
 #[tonic::async_trait]
@@ -238,8 +205,7 @@ impl Admin for AdminService {
         request: Request<CreateRegionsRequest>,
     ) -> Result<Response<CreateRegionsResponse>, Status> {
         let result = self.create(request.into_inner()).await;
-        self.count("create_regions", result.as_ref().err().map_or(tonic::Code::Ok, Status::code));
-        result.map(Response::new)
+        refusal::counted(&self.shared, "create_regions", result)
     }
 
     async fn list_regions(
@@ -247,8 +213,7 @@ impl Admin for AdminService {
         request: Request<ListRegionsRequest>,
     ) -> Result<Response<Self::ListRegionsStream>, Status> {
         let result = self.regions(request.get_ref());
-        self.count("list_regions", result.as_ref().err().map_or(tonic::Code::Ok, Status::code));
-        result.map(Response::new)
+        refusal::counted(&self.shared, "list_regions", result)
     }
 
     async fn list_nodes(
@@ -256,15 +221,13 @@ impl Admin for AdminService {
         request: Request<ListNodesRequest>,
     ) -> Result<Response<Self::ListNodesStream>, Status> {
         let result = self.nodes(request.get_ref()).await;
-        self.count("list_nodes", result.as_ref().err().map_or(tonic::Code::Ok, Status::code));
-        result.map(Response::new)
+        refusal::counted(&self.shared, "list_nodes", result)
     }
 
     async fn list_members(
         &self,
         _: Request<ListMembersRequest>,
     ) -> Result<Response<ListMembersResponse>, Status> {
-        self.count("list_members", tonic::Code::Ok);
         let view = self.shared.view.borrow().clone();
         let leader = view.leader.map(|leader| leader.name);
         let members = view
@@ -282,7 +245,7 @@ impl Admin for AdminService {
                 }
             })
             .collect();
-        Ok(Response::new(ListMembersResponse { members }))
+        refusal::counted(&self.shared, "list_members", Ok(ListMembersResponse { members }))
     }
 
     async fn transfer_leadership(
@@ -291,19 +254,18 @@ impl Admin for AdminService {
     ) -> Result<Response<TransferLeadershipResponse>, Status> {
         let request = request.into_inner();
         let transfer = async {
-            check_reason(&request.reason)?;
+            refusal::reason(&request.reason)?;
             transfer::transfer(&self.shared, self.leader()?, &request).await
         };
         let result = transfer.await;
-        self.count("transfer_leadership", result.as_ref().err().map_or(tonic::Code::Ok, Status::code));
-        result.map(Response::new)
+        refusal::counted(&self.shared, "transfer_leadership", result)
     }
 
     async fn get_status(
         &self,
         request: Request<GetStatusRequest>,
     ) -> Result<Response<GetStatusResponse>, Status> {
-        self.count("get_status", tonic::Code::Ok);
-        Ok(Response::new(self.status(request.get_ref().allow_follower)))
+        let status = self.status(request.get_ref().allow_follower);
+        refusal::counted(&self.shared, "get_status", Ok(status))
     }
 }

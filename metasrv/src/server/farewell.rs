@@ -147,7 +147,10 @@ mod tests {
             for ms in 0..1_000 {
                 let since = Duration::from_millis(ms);
                 let turn = turn(since, interval);
-                assert!(turn <= interval.saturating_sub(since) && turn <= LAST_TURN, "{since:?} of {interval:?}");
+                assert!(
+                    turn <= interval.saturating_sub(since) && turn <= LAST_TURN,
+                    "{since:?} of {interval:?}"
+                );
             }
             assert_eq!(turn(interval, interval), Duration::ZERO, "it is due: at once");
         }

@@ -5,16 +5,19 @@
 
 use std::collections::BTreeMap;
 
-use metasrv_core::id::NodeKey;
-use metasrv_proto::admin::{self, FollowerView};
+use metasrv_core::id::{NodeKey, Role};
+use metasrv_proto::admin::procedure_record::Kind;
+use metasrv_proto::admin::{self, FollowerView, NodeOrderRecord};
 use tonic::Status;
 
 use super::listing::as_u64;
+use crate::clock::wall_clock_ms;
 use crate::keys::Keys;
-use crate::leader::{Node, inherit};
+use crate::leader::{Agenda, Node, inherit};
 use crate::mirror::Mirror;
 
-/// The state of a region of which a follower does not know whether it is leased.
+/// The state of a region of which a follower does not know whether it is leased, and the health of a node whose heartbeats
+/// it does not hear.
 const UNKNOWN: &str = "unknown";
 
 /// What is known at one revision.
@@ -22,6 +25,7 @@ pub struct Seen {
     /// Where the follower stands.
     pub view: FollowerView,
     nodes: BTreeMap<NodeKey, Node>,
+    agenda: Agenda,
 }
 
 impl Seen {
@@ -32,7 +36,7 @@ impl Seen {
     pub fn in_mirror(mirror: Option<&Mirror>, keys: &Keys) -> Result<Option<Seen>, Status> {
         let Some((state, view)) = mirror.and_then(Mirror::read) else { return Ok(None) };
         let known = inherit(keys, state).map_err(|error| Status::data_loss(error.to_string()))?;
-        Ok(Some(Seen { view, nodes: known.nodes.into_iter().collect() }))
+        Ok(Some(Seen { view, nodes: known.nodes.into_iter().collect(), agenda: known.agenda }))
     }
 
     /// Its regions, or those of the nodes with one id, in the order of their ids.
@@ -50,6 +54,7 @@ impl Seen {
                     state: UNKNOWN.to_owned(),
                     created_at_ms: region.created_at_ms,
                     reason: region.reason.clone(),
+                    group: region.group.as_deref().unwrap_or_default().to_owned(),
                 })
             })
             .collect();
@@ -61,6 +66,8 @@ impl Seen {
     pub fn nodes(&self) -> Vec<admin::Node> {
         let nodes = self.nodes.iter().map(|(key, node)| {
             let process = node.process.unwrap_or_default();
+            let is_datanode = key.role == Role::Datanode;
+            let restarting_until_ms = self.order(key).map_or(0, |order| order.restarting_until_ms);
             admin::Node {
                 node_id: key.id.0,
                 cluster_id: key.cluster.0,
@@ -76,9 +83,34 @@ impl Seen {
                 version: node.version.clone(),
                 persisted_term: node.offered_term.0,
                 hostname: node.hostname.clone(),
+                zone: node.zone.clone(),
+                host: node.host.clone(),
+                weight: node.capacity(),
+                health: if is_datanode { UNKNOWN.to_owned() } else { String::new() },
+                duty: if is_datanode { self.duty(key).to_owned() } else { String::new() },
+                // For people: the leader goes by its own clock.
+                restarting_ms: restarting_until_ms.saturating_sub(wall_clock_ms()),
             }
         });
         nodes.collect()
+    }
+
+    fn order(&self, node: &NodeKey) -> Option<&NodeOrderRecord> {
+        let found = self.agenda.node_orders.iter().find(|(key, _)| key == node);
+        found.map(|(_, held)| &held.value)
+    }
+
+    /// What an operator wants of a datanode.
+    fn duty(&self, node: &NodeKey) -> &'static str {
+        let is_drained = self.agenda.procedures.iter().any(|held| {
+            let of_cluster = held.value.cluster_id == node.cluster.0;
+            of_cluster && matches!(&held.value.kind, Some(Kind::Drain(drain)) if drain.node_id == node.id.0)
+        });
+        match self.order(node) {
+            _ if is_drained => "draining",
+            Some(order) if order.cordoned => "cordoned",
+            _ => "open",
+        }
     }
 
     /// How many nodes and regions there are.

@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use metasrv_core::grant::Reported;
-use metasrv_core::id::NodeKey;
+use metasrv_core::id::{NodeKey, Role};
 use metasrv_core::time::BootTime;
 use metasrv_proto::admin::{self, NodeLeaseRecord, StatsRecord};
 use tonic::Status;
 
+use super::refusal;
+use crate::control::{Command, NodeDuty, health_name};
 use crate::keys::Keys;
 use crate::leader::{Leader, Node, Region};
 use crate::pusher::Pushers;
@@ -50,7 +52,7 @@ pub fn created(leader: &Leader, node: &NodeKey, created: &[Reported], now: BootT
 /// store, so that it says what a successor would find.
 ///
 /// # Errors
-/// `UNAVAILABLE` where the store does not answer.
+/// `UNAVAILABLE` where the store does not answer, and what the control loop says where that does not.
 pub async fn nodes(
     leader: &Leader,
     pushers: &Pushers,
@@ -79,6 +81,8 @@ pub async fn nodes(
             Some((keys.parse_lease(&stored.key)?, record.term))
         })
         .collect();
+    let duties = leader.control().ask(Command::Duties).await.map_err(refusal::status)?;
+    let listening = leader.listening();
     let now = leader.clock().now();
     let mut nodes: Vec<(NodeKey, admin::Node)> = leader
         .nodes()
@@ -86,6 +90,9 @@ pub async fn nodes(
         .map(|entry| {
             let key = *entry.key();
             let process = entry.process.unwrap_or_default();
+            let duty = duties.get(&key);
+            // Others than datanodes hold nothing that could be lost: nobody judges their silence.
+            let is_judged = key.role == Role::Datanode;
             let node = admin::Node {
                 node_id: key.id.0,
                 cluster_id: key.cluster.0,
@@ -101,6 +108,17 @@ pub async fn nodes(
                 version: entry.version.clone(),
                 persisted_term: leases.get(&key).copied().unwrap_or(0),
                 hostname: entry.hostname.clone(),
+                zone: entry.zone.clone(),
+                host: entry.host.clone(),
+                weight: entry.capacity(),
+                health: match is_judged {
+                    true => health_name(&leader.health(&entry, &listening, now)).to_owned(),
+                    false => String::new(),
+                },
+                duty: duty.map(NodeDuty::name).unwrap_or_default().to_owned(),
+                restarting_ms: duty
+                    .and_then(|duty| duty.restarting_until)
+                    .map_or(0, |until| millis(until, now)),
             };
             (key, node)
         })
@@ -112,6 +130,11 @@ pub async fn nodes(
 /// Regions of a node that are leased at this instant.
 pub fn writable(node: &Node, leader: &Leader, now: BootTime) -> usize {
     node.regions.values().filter(|region| region.is_writable(leader.timing(), now)).count()
+}
+
+/// Milliseconds that are left until then, at least one.
+fn millis(until: BootTime, now: BootTime) -> u64 {
+    u64::try_from(until.since(now).as_millis()).unwrap_or(u64::MAX).max(1)
 }
 
 /// A count on the wire.
@@ -144,6 +167,7 @@ fn describe(
         state: state.to_owned(),
         created_at_ms: region.created_at_ms,
         reason: region.reason.clone(),
+        group: region.group.as_deref().unwrap_or_default().to_owned(),
     }
 }
 

@@ -3,27 +3,39 @@
 //! | file | what |
 //! | --- | --- |
 //! | `mod.rs` | build, run, drain |
+//! | `coordination.rs` | how it comes to lead, and how it stops |
 //! | `heartbeat.rs` | the `Heartbeat` service |
 //! | `stream.rs` | the loop of one stream |
 //! | `farewell.rs` | how a stream ends, and its last word |
 //! | `limits.rs` | what is refused before anything is done with it |
 //! | `admin.rs` | the `Admin` service |
 //! | `listing.rs` | what its lists say |
+//! | `operations.rs`, `operations/` | the `Operations` service |
+//! | `refusal.rs` | what both services refuse in the same words |
+//! | `routes.rs` | the `Routes` service |
 //! | `reflection.rs` | gRPC reflection |
 //! | `follower.rs` | what they say where this replica does not lead |
 //! | `replica.rs` | what replicas ask one another |
+//! | `supervisor.rs` | the `Supervisor` service: death certificates |
 //! | `transfer.rs` | a planned change of leader |
 
 mod admin;
+mod check;
+mod coordination;
 mod farewell;
 mod follower;
 mod health;
 mod heartbeat;
 mod limits;
 mod listing;
+mod operations;
 mod reflection;
+mod refusal;
 mod replica;
+mod routes;
 mod stream;
+mod supervisor;
+mod timeline;
 mod transfer;
 
 use std::net::SocketAddr;
@@ -31,13 +43,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use metasrv_core::election::Leave;
-use metasrv_core::id::{Fence, Term};
-use metasrv_core::lease::LeadershipLease;
-use metasrv_core::time::{BootTime, Clock};
+use metasrv_core::id::Term;
+use metasrv_core::time::Clock;
 use metasrv_proto::admin::CandidateRecord;
 use metasrv_proto::admin::admin_server::AdminServer;
+use metasrv_proto::admin::operations_server::OperationsServer;
 use metasrv_proto::admin::replica_server::ReplicaServer;
+use metasrv_proto::admin::routes_server::RoutesServer;
+use metasrv_proto::admin::supervisor_server::SupervisorServer;
 use metasrv_proto::meta::heartbeat_server::HeartbeatServer;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -47,27 +60,32 @@ use tonic::transport::server::TcpIncoming;
 
 use crate::clock::{SystemClock, wall_clock_ms};
 use crate::config::{Config, StoreConfig, loopback_of};
-use crate::election::{ElectionHandle, Elector, VitalSigns};
+use crate::election::{Elector, VitalSigns};
 use crate::etcd::election::EtcdElection;
 use crate::etcd::store::EtcdStore;
 use crate::etcd::watch::EtcdSource;
 use crate::faults::Faults;
 use crate::handler::HeartbeatHandlerGroup;
 use crate::keys::Keys;
-use crate::leader::{Candidate, Leader, TakeoverError, resign, take_over};
+use crate::leader::{Candidate, TakeoverError};
 use crate::metrics::Metrics;
 use crate::mirror::{self, Mirror};
 use crate::observer::{self, View};
 use crate::probe;
-use crate::record;
 use crate::reserve;
+use crate::routes::embedded::EmbeddedSource;
+use crate::routes::{self as board, RouteBoard};
 use crate::standby::Standby;
 use crate::store::embedded::EmbeddedStore;
-use crate::store::{Change, Outcome, Store, StoreError, Txn};
+use crate::store::{Store, StoreError};
 use admin::AdminService;
+use coordination::{Coordination, lead_alone};
 use health::ReplicaHealth;
 use heartbeat::{HeartbeatService, Shared};
+use operations::OperationsService;
 use replica::ReplicaService;
+use routes::RoutesService;
+use supervisor::SupervisorService;
 
 /// A replica that was told to end does so within this time. Where etcd does not answer, the last drain, the resignation
 /// and the release of the lease take 2 s each, open calls 2 s more; and room.
@@ -184,6 +202,9 @@ pub async fn serve(
     };
     let mirror = matches!(config.store, StoreConfig::Etcd { .. })
         .then(|| Mirror::new(keys.clone(), Arc::clone(&clock), Arc::clone(&metrics)));
+    let group = HeartbeatHandlerGroup::standard();
+    let mailbox = Arc::clone(group.mailbox());
+    let routes = RouteBoard::new(keys.clone(), Arc::clone(&clock), Arc::clone(&metrics));
     let candidate = |store: &Arc<dyn Store>| Candidate {
         record: record.clone(),
         store: Arc::clone(store),
@@ -192,6 +213,7 @@ pub async fn serve(
         metrics: Arc::clone(&metrics),
         timing: config.timing,
         mirror: mirror.clone(),
+        mailbox: Arc::clone(&mailbox),
     };
 
     let mut replica = None;
@@ -214,6 +236,8 @@ pub async fn serve(
                 let source = Arc::new(EtcdSource::new(endpoints, &keys).map_err(unusable)?);
                 tasks.spawn(mirror::follow::follow(mirror, source, leader.clone()));
             }
+            let source = EtcdSource::over(endpoints, keys.routed()).map_err(unusable)?;
+            tasks.spawn(board::keep(routes.clone(), Arc::new(source)));
             tasks.spawn(reserve::keep(candidate(&store), view.clone()));
             tasks.spawn(observer::observe(
                 election,
@@ -227,7 +251,10 @@ pub async fn serve(
         StoreConfig::Embedded { dir } => {
             let opened =
                 EmbeddedStore::open(dir).map_err(|source| ServeError::Open { dir: dir.clone(), source })?;
-            let store: Arc<dyn Store> = Arc::new(opened);
+            let opened = Arc::new(opened);
+            let source = Arc::new(EmbeddedSource::new(Arc::clone(&opened), keys.routed()));
+            tasks.spawn(board::keep(routes.clone(), source));
+            let store: Arc<dyn Store> = opened;
             let (leader, leading) = lead_alone(candidate(&store)).await?;
             let own = CandidateRecord { term: leader.term().0, ..record.clone() };
             view_sender.send_replace(observer::alone(own, clock.now()));
@@ -237,7 +264,7 @@ pub async fn serve(
     };
 
     let shared = Arc::new(Shared {
-        group: HeartbeatHandlerGroup::standard(),
+        group,
         leader: leader.clone(),
         view: view.clone(),
         mirror: mirror.clone(),
@@ -247,6 +274,8 @@ pub async fn serve(
         faults: faults.clone().unwrap_or_default(),
     });
     let health = Arc::new(ReplicaHealth::new(Arc::clone(&shared), shutdown.clone()));
+    let operations = OperationsService::new(Arc::clone(&shared), Arc::clone(&store), keys.clone());
+    let supervisor = SupervisorService::new(Arc::clone(&shared));
     let admin = AdminService::new(Arc::clone(&shared), config.name.clone(), store, keys.clone());
     tracing::info!(
         name = config.name, grpc = %config.grpc_addr, http = %config.http_addr, advertised = config.advertise_addr,
@@ -266,6 +295,9 @@ pub async fn serve(
                 .max_decoding_message_size(limits::MESSAGE_BYTES),
         )
         .add_service(AdminServer::new(admin))
+        .add_service(OperationsServer::new(operations))
+        .add_service(SupervisorServer::new(supervisor))
+        .add_service(RoutesServer::new(RoutesService::new(routes, closed.clone())))
         .add_optional_service(replica.map(ReplicaServer::new))
         .add_service(grpc_health)
         .add_service(reflection::service())
@@ -276,7 +308,7 @@ pub async fn serve(
         biased;
         () = wait_for(shutdown) => {}
         error = coordination.ended() => return Err(error),
-        Some(_) = tasks.join_next() => return Err(ServeError::Task("the observer, the mirror, the standby, the HTTP server or the health report")),
+        Some(_) = tasks.join_next() => return Err(ServeError::Task("the observer, the mirror, the board of routes, the standby, the HTTP server or the health report")),
         result = &mut server => result?,
     }
     let left = tokio::time::timeout(SHUTDOWN, async {
@@ -304,90 +336,4 @@ async fn listen(flag: &'static str, addr: SocketAddr) -> Result<TcpListener, Ser
 async fn wait_for(mut told: watch::Receiver<bool>) {
     // The sender is gone only when the replica is.
     let _ = told.wait_for(|told| *told).await.map(|told| *told);
-}
-
-/// How this replica comes to lead, and how it stops.
-enum Coordination {
-    /// By an election in etcd.
-    Elected { handle: ElectionHandle, running: tokio::task::JoinHandle<()> },
-    /// It is the only one.
-    Alone {
-        leader: Arc<Leader>,
-        leading: JoinSet<()>,
-        store: Arc<dyn Store>,
-        keys: Keys,
-        seen: watch::Sender<Option<Arc<Leader>>>,
-    },
-}
-
-impl Coordination {
-    fn handle(&self) -> Option<ElectionHandle> {
-        match self {
-            Coordination::Elected { handle, .. } => Some(handle.clone()),
-            Coordination::Alone { .. } => None,
-        }
-    }
-
-    /// Resolves when what should go on until the replica leaves has ended; never, if all is well.
-    async fn ended(&mut self) -> ServeError {
-        match self {
-            Coordination::Elected { running, .. } => {
-                if let Err(error) = running.await {
-                    tracing::error!(%error, "the election died");
-                }
-                ServeError::Task("the election")
-            }
-            // The task that settles earlier terms ends when it has done so.
-            Coordination::Alone { leader, leading, .. } => loop {
-                tokio::select! {
-                    biased;
-                    () = leader.outranked() => return ServeError::Outranked(leader.term()),
-                    Some(ended) = leading.join_next() => if let Err(error) = ended {
-                        tracing::error!(%error, "a task of the leader died");
-                        return ServeError::Task("a task of the leader");
-                    },
-                }
-            },
-        }
-    }
-
-    /// Gives leadership up: nothing is granted afterwards, what was queued is written, and the store knows.
-    async fn leave(&mut self) {
-        match self {
-            Coordination::Elected { handle, running } => {
-                handle.leave(Leave::Shutdown).await;
-                if let Err(error) = running.await {
-                    tracing::error!(%error, "the election ended badly; its lease will expire");
-                }
-            }
-            Coordination::Alone { leader, leading, store, keys, seen } => {
-                leader.stop_granting();
-                leader.drain(SHUTDOWN / 2).await;
-                leader.end();
-                seen.send_replace(None);
-                while leading.join_next().await.is_some() {}
-                let (fence, record, revision) = leader.last_will().await;
-                let outcome = resign(store.as_ref(), keys, &fence, Some((record, revision))).await;
-                tracing::info!(term = %leader.term(), ?outcome, "resigned");
-            }
-        }
-    }
-}
-
-/// Embedded mode: the one replica makes its own fence. The store's lock keeps a second process out; a fence of an
-/// earlier process is replaced, so that its create revision changes.
-async fn lead_alone(candidate: Candidate) -> Result<(Arc<Leader>, JoinSet<()>), ServeError> {
-    let began = candidate.clock.now();
-    let key = candidate.keys.embedded_fence();
-    let delete = Txn { compares: vec![], changes: vec![Change::Delete { key: key.clone() }] };
-    let put = Change::Put { key: key.clone(), value: record::encode(&candidate.record) };
-    candidate.store.commit(delete).await?;
-    let create_revision = match candidate.store.commit(Txn { compares: vec![], changes: vec![put] }).await? {
-        Outcome::Done { revision } => revision,
-        Outcome::Refused { revision, .. } => revision,
-    };
-    let fence = Fence { key, create_revision };
-    let for_ever = Arc::new(LeadershipLease::new(BootTime::MAX, candidate.timing.election_ttl));
-    let prepared = take_over(candidate, fence, for_ever, None).await?;
-    Ok(prepared.lead(began))
 }

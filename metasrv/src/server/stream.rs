@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use metasrv_core::id::{Incarnation, NodeKey, Role, Term};
 use metasrv_core::time::BootTime;
+use metasrv_proto::admin::DirectoryLock;
 use metasrv_proto::code;
 use metasrv_proto::meta::{HeartbeatConfig, HeartbeatRequest, HeartbeatResponse};
 use tokio::sync::mpsc;
@@ -68,6 +69,8 @@ pub struct Session {
     pub was_current: bool,
     /// When its last request came.
     heard_at: BootTime,
+    /// What the process holds in the kernel, as it said when it came.
+    lock: Option<DirectoryLock>,
     pusher: Option<(PusherId, Replaced)>,
 }
 
@@ -232,7 +235,8 @@ impl Stream {
             let node = assign(&leader, sent)?;
             let fixed = Fixed { sent, process: None, begun: false, last_duration_ms: 0 };
             let heard_at = self.shared.clock.now();
-            self.session = Some(Session { leader, node, fixed, heard_at, pusher: None, was_current: false });
+            self.session =
+                Some(Session { leader, node, fixed, heard_at, lock: None, pusher: None, was_current: false });
         }
         let Some(session) = &mut self.session else { return Err(End::Closed) };
         limits::term(header, session.leader.term()).map_err(End::Refused)?;
@@ -247,8 +251,11 @@ impl Stream {
         session.fixed.follow(request, &in_request, &node).map_err(End::Refused)?;
 
         if let (Some(process), Some(peer)) = (session.fixed.process, &request.peer) {
-            let identity = session.leader.identify(&node, process, &peer.addr, RECORD_PATIENCE).await;
-            match identity {
+            if session.lock.is_none() {
+                session.lock.clone_from(&request.directory_lock);
+            }
+            let lock = session.lock.as_ref();
+            match session.leader.identify(&node, process, &peer.addr, lock, RECORD_PATIENCE).await {
                 Identity::Current => session.was_current = true,
                 Identity::Waiting => {}
                 Identity::Stale(known) => return Ok(farewell::stale(session, known)),

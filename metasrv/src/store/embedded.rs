@@ -2,12 +2,16 @@
 //!
 //! redb allows one writer at a time and holds a lock on the file, so a second process is refused. Records stand under
 //! their keys as two revisions and the value; the store's own revision stands in a table beside them.
+//!
+//! Whoever listens is told of each transaction once it is on disk, in their order: that is what etcd's watch is for
+//! replicas.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use redb::{Database, ReadableDatabase, ReadableTable, Table, TableDefinition};
+use tokio::sync::broadcast;
 
 use super::{Evaluation, Outcome, Page, Record, Store, StoreError, Txn, check_key, evaluate};
 
@@ -15,9 +19,26 @@ const RECORDS: TableDefinition<&str, (i64, i64, &[u8])> = TableDefinition::new("
 const REVISION: TableDefinition<&str, i64> = TableDefinition::new("revision-v1");
 const CURRENT: &str = "current";
 
+/// Transactions that wait for whoever listens. It lags behind only where it does not run at all; 64 MiB at most, since
+/// a transaction has no more than one.
+const WAITING: usize = 64;
+
+/// A transaction that is on disk.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Committed {
+    /// Its revision.
+    pub revision: i64,
+    /// What was written.
+    pub puts: Vec<Record>,
+    /// The keys that were removed.
+    pub deletes: Vec<String>,
+}
+
 /// See the module.
 pub struct EmbeddedStore {
     database: Arc<Database>,
+    /// Held by a writer until it has told its transaction, so that they are told in their order.
+    telling: Arc<Mutex<broadcast::Sender<Arc<Committed>>>>,
 }
 
 impl EmbeddedStore {
@@ -33,7 +54,10 @@ impl EmbeddedStore {
             }
             error => StoreError::Corrupt { why: error.to_string() },
         })?;
-        let store = EmbeddedStore { database: Arc::new(database) };
+        let store = EmbeddedStore {
+            database: Arc::new(database),
+            telling: Arc::new(Mutex::new(broadcast::channel(WAITING).0)),
+        };
         // Makes both tables, so that readers find them.
         store.database.begin_write().map_err(|error| unavailable("open", &error)).and_then(|write| {
             write.open_table(RECORDS).map_err(|error| corrupt(&error))?;
@@ -41,6 +65,56 @@ impl EmbeddedStore {
             write.commit().map_err(|error| unavailable("open", &error))
         })?;
         Ok(store)
+    }
+
+    /// Every transaction from now on.
+    pub fn commits(&self) -> broadcast::Receiver<Arc<Committed>> {
+        self.telling.lock().unwrap_or_else(PoisonError::into_inner).subscribe()
+    }
+
+    /// All records from `from` up to, and without, `end`, in the order of their keys, at one revision.
+    ///
+    /// # Errors
+    /// As for a list.
+    pub async fn range(&self, from: String, end: String) -> Result<Page, StoreError> {
+        self.scan(from, move |key| key < end.as_str()).await
+    }
+
+    /// The revision of the last transaction.
+    ///
+    /// # Errors
+    /// As for a read.
+    pub async fn revision(&self) -> Result<i64, StoreError> {
+        self.blocking("read the revision", |database| {
+            let read = database.begin_read().map_err(|error| unavailable("read the revision", &error))?;
+            current(&read.open_table(REVISION).map_err(|error| corrupt(&error))?)
+        })
+        .await
+    }
+
+    /// The records from `from` on, as long as their keys belong to it.
+    async fn scan(
+        &self,
+        from: String,
+        belongs: impl Fn(&str) -> bool + Send + 'static,
+    ) -> Result<Page, StoreError> {
+        self.blocking("list", move |database| {
+            let read = database.begin_read().map_err(|error| unavailable("list", &error))?;
+            let table = read.open_table(RECORDS).map_err(|error| corrupt(&error))?;
+            let revision = current(&read.open_table(REVISION).map_err(|error| corrupt(&error))?)?;
+            let mut records = Vec::new();
+            for entry in table.range(from.as_str()..).map_err(|error| corrupt(&error))? {
+                let (key, stored) = entry.map_err(|error| corrupt(&error))?;
+                if !belongs(key.value()) {
+                    break;
+                }
+                let (create_revision, mod_revision, value) = stored.value();
+                let key = key.value().to_owned();
+                records.push(Record { key, value: value.to_vec(), create_revision, mod_revision });
+            }
+            Ok(Page { records, revision })
+        })
+        .await
     }
 
     /// Runs blocking work off the runtime's threads.
@@ -109,42 +183,28 @@ impl Store for EmbeddedStore {
 
     async fn list(&self, prefix: &str) -> Result<Page, StoreError> {
         let prefix = prefix.to_owned();
-        self.blocking("list", move |database| {
-            let read = database.begin_read().map_err(|error| unavailable("list", &error))?;
-            let table = read.open_table(RECORDS).map_err(|error| corrupt(&error))?;
-            let revision = current(&read.open_table(REVISION).map_err(|error| corrupt(&error))?)?;
-            let mut records = Vec::new();
-            for entry in table.range(prefix.as_str()..).map_err(|error| corrupt(&error))? {
-                let (key, stored) = entry.map_err(|error| corrupt(&error))?;
-                if !key.value().starts_with(&prefix) {
-                    break;
-                }
-                let (create_revision, mod_revision, value) = stored.value();
-                let key = key.value().to_owned();
-                records.push(Record { key, value: value.to_vec(), create_revision, mod_revision });
-            }
-            Ok(Page { records, revision })
-        })
-        .await
+        self.scan(prefix.clone(), move |key| key.starts_with(&prefix)).await
     }
 
     async fn commit(&self, txn: Txn) -> Result<Outcome, StoreError> {
+        let telling = Arc::clone(&self.telling);
         self.blocking("commit", move |database| {
+            let telling = telling.lock().unwrap_or_else(PoisonError::into_inner);
             let write = database.begin_write().map_err(|error| unavailable("commit", &error))?;
-            let outcome = {
+            let (outcome, committed) = {
                 let mut records = write.open_table(RECORDS).map_err(|error| corrupt(&error))?;
                 let mut revisions = write.open_table(REVISION).map_err(|error| corrupt(&error))?;
                 let before = current(&revisions)?;
                 let revision = before.saturating_add(1);
                 match evaluate(txn, revision, |key| find(&records, key))? {
-                    Evaluation::Refused(found) => Outcome::Refused { revision: before, found },
+                    Evaluation::Refused(found) => (Outcome::Refused { revision: before, found }, None),
                     Evaluation::Apply { puts, deletes } if puts.is_empty() && deletes.is_empty() => {
-                        Outcome::Done { revision: before }
+                        (Outcome::Done { revision: before }, None)
                     }
                     Evaluation::Apply { puts, deletes } => {
                         apply(&mut records, &puts, &deletes)?;
                         revisions.insert(CURRENT, revision).map_err(|error| corrupt(&error))?;
-                        Outcome::Done { revision }
+                        (Outcome::Done { revision }, Some(Committed { revision, puts, deletes }))
                     }
                 }
             };
@@ -154,6 +214,10 @@ impl Store for EmbeddedStore {
                 Outcome::Done { .. } => write
                     .commit()
                     .map_err(|error| StoreError::Unknown { operation: "commit", why: error.to_string() })?,
+            }
+            if let Some(committed) = committed {
+                // Nobody may be listening.
+                let _ = telling.send(Arc::new(committed));
             }
             Ok(outcome)
         })

@@ -1,5 +1,8 @@
 //! `make chaos [FAULT=…] [ROUNDS=…]`: real faults, and what they cost the whole system, measured from outside.
 //!
+//! Faults whose names begin with `region-` have a world of their own, in `tests/src/chaos/region/`, and a page of their own,
+//! docs/fault-matrix-regions.md.
+//!
 //! Prints a line for each round, the figures, and a table; writes `figures/chaos.json` in the target directory, and
 //! docs/fault-matrix.md after a full run. The exit code says whether safety held; times are met or missed. What is
 //! measured, and how, is in `tests/src/chaos/`.
@@ -10,11 +13,13 @@ use std::time::Duration;
 use clap::Parser;
 use metasrv_tests::chaos::fault::Fault;
 use metasrv_tests::chaos::nodes::look;
+use metasrv_tests::chaos::region::fault::RegionFault;
 use metasrv_tests::chaos::round::{self, Measured, Rounds};
+use metasrv_tests::chaos::servers::Quota;
 use metasrv_tests::chaos::summary::{self, Safety};
-use metasrv_tests::chaos::world::{Quota, Scale, World};
+use metasrv_tests::chaos::world::{Scale, World};
 use metasrv_tests::chaos::writer::{Outcome, lost_writes};
-use metasrv_tests::chaos::{network, page};
+use metasrv_tests::chaos::{network, page, region};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// As the programs have it that embed the SDK.
@@ -39,7 +44,7 @@ const QUICK: Scale = Scale { nodes: 50, regions: 4 };
 #[derive(Parser)]
 #[command(about = "Real faults, and what they cost")]
 struct Options {
-    /// A fault, or how several begin; all of them where nothing is named
+    /// A fault, or how several begin; `region-` for those of regions. All others where nothing is named
     #[arg(long, default_value = "")]
     fault: String,
     /// Rounds of each fault
@@ -48,7 +53,7 @@ struct Options {
     /// A small world and one round of each: whether it works, not how well
     #[arg(long)]
     quick: bool,
-    /// Write docs/fault-matrix.md also after a run of less than everything
+    /// Write the page in docs/ also after a run of less than everything
     #[arg(long)]
     write: bool,
 }
@@ -66,13 +71,13 @@ impl Options {
 #[tokio::main]
 async fn main() -> ExitCode {
     let options = Options::parse();
-    let faults = Fault::select(&options.fault).and_then(|faults| {
+    let asked = options.asked().and_then(|asked| {
         network::check_tools()?;
         check_limits(options.scale())?;
-        Ok(faults)
+        Ok(asked)
     });
-    let faults = match faults {
-        Ok(faults) => faults,
+    let asked = match asked {
+        Ok(asked) => asked,
         Err(why) => {
             eprintln!("error: {why}");
             return ExitCode::from(USAGE);
@@ -86,7 +91,32 @@ async fn main() -> ExitCode {
             eprintln!("interrupted: everything that was started ends");
             ExitCode::from(INTERRUPTED)
         }
-        code = run(&options, &faults) => code,
+        code = run_asked(&options, &asked) => code,
+    }
+}
+
+/// What is to be done.
+enum Asked {
+    Servers(Vec<Fault>),
+    Regions(region::run::Order),
+}
+
+impl Options {
+    fn asked(&self) -> Result<Asked, String> {
+        if !self.fault.starts_with(region::fault::PREFIX) {
+            return Fault::select(&self.fault).map(Asked::Servers);
+        }
+        let faults = RegionFault::select(&self.fault)?;
+        let Options { rounds, quick, write, .. } = *self;
+        Ok(Asked::Regions(region::run::Order { faults, rounds, quick, write }))
+    }
+}
+
+async fn run_asked(options: &Options, asked: &Asked) -> ExitCode {
+    match asked {
+        Asked::Servers(faults) => run(options, faults).await,
+        Asked::Regions(order) if region::run::run(order).await => ExitCode::SUCCESS,
+        Asked::Regions(_) => ExitCode::from(FAILED),
     }
 }
 
@@ -138,7 +168,8 @@ async fn run(options: &Options, faults: &[Fault]) -> ExitCode {
     let Found { rounds, safety, failures } = found;
     let figures = summary::figures(&rounds, &safety);
     let rows = summary::rows(&rounds);
-    println!("\n{}", summary::table(&rows));
+    let cells: Vec<&[String]> = rows.iter().map(|row| row.cells.as_slice()).collect();
+    println!("\n{}", summary::table(&summary::COLUMNS, &cells));
     match figures.write("chaos") {
         Ok(path) => eprintln!("written to {}", path.display()),
         Err(error) => eprintln!("error: the figures cannot be written: {error}"),
@@ -182,7 +213,7 @@ async fn in_one_world(options: &Options, faults: &[Fault], quota: Quota, found: 
     for fault in faults {
         done += 1;
         if let Err(why) = all_rounds(options, &mut world, *fault, found).await {
-            let kept = world.keep_logs();
+            let kept = world.servers.keep_logs();
             found.fail(format!("{why}; logs are kept in {kept}"));
             break;
         }
@@ -205,7 +236,7 @@ async fn all_rounds(
             .map_err(|why| format!("{}, round {number}: {why}", fault.name()))?;
         println!("{}", line(&measured, number, all));
         if measured.leader_changes > usize::from(fault.replaces_the_leader()) {
-            println!("a leader went that nobody meant; logs are kept in {}", world.keep_logs());
+            println!("a leader went that nobody meant; logs are kept in {}", world.servers.keep_logs());
         }
         found.rounds.entry(fault).or_default().push(measured);
         match look(&world.ledger).double_leader_instants() - before {
@@ -236,7 +267,7 @@ async fn judge(world: &mut World, found: &mut Found) {
     }
     safety.lost_writes += lost.len();
     if doubled > 0 || !lost.is_empty() {
-        println!("safety did not hold; logs are kept in {}", world.keep_logs());
+        println!("safety did not hold; logs are kept in {}", world.servers.keep_logs());
     }
 }
 
@@ -249,7 +280,7 @@ async fn written(world: &mut World, safety: &mut Safety) -> Result<Vec<String>, 
         history.values().filter(|outcome| matches!(outcome, Outcome::Acknowledged { .. })).count();
     safety.acknowledged += acknowledged;
     safety.unknown += history.len() - acknowledged;
-    Ok(lost_writes(&history, &world.regions().await?))
+    Ok(lost_writes(&history, &world.servers.regions().await?))
 }
 
 fn line(measured: &Measured, number: usize, all: usize) -> String {

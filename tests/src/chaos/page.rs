@@ -113,6 +113,11 @@ pub fn machine() -> String {
 
 /// Where the page stands.
 pub fn path() -> PathBuf {
+    beside("fault-matrix.md")
+}
+
+/// Where a page of this name stands.
+pub fn beside(name: &str) -> PathBuf {
     let top = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
-    top.join("docs/fault-matrix.md")
+    top.join("docs").join(name)
 }

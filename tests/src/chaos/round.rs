@@ -11,7 +11,8 @@ use super::fault::Fault;
 use super::gateway::Gateway;
 use super::network::Direction;
 use super::nodes::look;
-use super::world::{INTERVAL, MEMBERS, World, reach};
+use super::servers::{MEMBERS, PATIENCE, reach};
+use super::world::{INTERVAL, World};
 use crate::cluster::Leadership;
 use crate::wait::now;
 
@@ -69,9 +70,9 @@ pub async fn run(world: &mut World, fault: Fault, round: usize) -> Result<Measur
     }
     let leader = world.settle().await?;
     tokio::time::sleep(QUIET).await;
-    let before = world.routes().await?;
+    let before = world.servers.routes().await?;
     let log_before = log_of(world, leader).len();
-    let etcd_leader = world.etcd_leader().await?;
+    let etcd_leader = world.servers.etcd_leader().await?;
     if fault == Fault::EtcdNospace {
         fill(world).await?;
     }
@@ -97,7 +98,7 @@ pub async fn run(world: &mut World, fault: Fault, round: usize) -> Result<Measur
     world.settle().await?;
     // A gap that is open ends with the next beat.
     tokio::time::sleep(INTERVAL).await;
-    let after = world.routes().await?;
+    let after = world.servers.routes().await?;
     let moved = before
         .iter()
         .filter(|(region, (node, _))| after.get(*region).is_none_or(|(now_on, _)| now_on != node))
@@ -123,10 +124,10 @@ pub async fn run(world: &mut World, fault: Fault, round: usize) -> Result<Measur
 /// and a minute of calm before each of them would take longer than all the rest.
 async fn start_anew(world: &mut World) -> Result<(), String> {
     let leader = world.settle().await?;
-    let followers = (0..world.replicas.len()).filter(|replica| *replica != leader.replica);
+    let followers = (0..world.servers.replicas.len()).filter(|replica| *replica != leader.replica);
     for replica in followers.chain([leader.replica]).collect::<Vec<_>>() {
-        world.replicas[replica].terminate(ENDING).await;
-        world.start_replica(replica);
+        world.servers.replicas[replica].terminate(ENDING).await;
+        world.servers.start_replica(replica);
         world.settle().await?;
     }
     Ok(())
@@ -151,22 +152,22 @@ async fn happen(
     let mut leased_again = None;
     let at = now();
     match fault {
-        Fault::LeaderKill | Fault::EtcdNospace => world.replicas[ours].kill(),
+        Fault::LeaderKill | Fault::EtcdNospace => world.servers.replicas[ours].kill(),
         Fault::LeaderTerm => {
-            world.replicas[ours].terminate(ENDING).await;
+            world.servers.replicas[ours].terminate(ENDING).await;
         }
         Fault::LeaderTransfer => {
             let request = TransferLeadershipRequest {
                 reason: "chaos".to_owned(),
                 ..TransferLeadershipRequest::default()
             };
-            let transferred = world.replicas[ours].admin().transfer_leadership(request).await;
+            let transferred = world.servers.replicas[ours].admin().transfer_leadership(request).await;
             transferred.map_err(|status| format!("the leader does not hand over: {status}"))?;
         }
         Fault::LeaderHang => {
-            world.replicas[ours].process().signal(Signal::STOP);
+            world.servers.replicas[ours].process().signal(Signal::STOP);
             tokio::time::sleep(fault.hold()).await;
-            world.replicas[ours].process().signal(Signal::CONT);
+            world.servers.replicas[ours].process().signal(Signal::CONT);
         }
         Fault::LeaderBlackhole | Fault::LeaderBlackholeIn | Fault::LeaderBlackholeOut => {
             let direction = match fault {
@@ -174,37 +175,37 @@ async fn happen(
                 Fault::LeaderBlackholeOut => Direction::Out,
                 _ => Direction::Both,
             };
-            let place = &world.replica_places[ours];
-            world.network.black_hole(place, direction)?;
+            let place = &world.servers.replica_places[ours];
+            world.servers.network.black_hole(place, direction)?;
             tokio::time::sleep(fault.hold()).await;
-            world.network.heal(place)?;
+            world.servers.network.heal(place)?;
         }
         Fault::LeaderBlocked => {
-            world.replicas[ours].suffer("block-loop", fault.hold()).await;
+            world.servers.replicas[ours].suffer("block-loop", fault.hold()).await;
             tokio::time::sleep(fault.hold()).await;
         }
         Fault::EtcdLeaderKill => {
-            world.etcd.kill_member(etcd_leader);
+            world.servers.etcd.kill_member(etcd_leader);
             tokio::time::sleep(fault.hold()).await;
         }
         Fault::EtcdMemberBlackhole | Fault::EtcdLeaderBlackhole => {
             let member = if fault == Fault::EtcdMemberBlackhole { follower } else { etcd_leader };
-            let place = &world.etcd_places[member];
-            world.network.black_hole(place, Direction::Both)?;
+            let place = &world.servers.etcd_places[member];
+            world.servers.network.black_hole(place, Direction::Both)?;
             tokio::time::sleep(fault.hold()).await;
-            world.network.heal(place)?;
+            world.servers.network.heal(place)?;
         }
         Fault::EtcdAndLeaderKill => {
-            world.etcd.kill_member(etcd_leader);
-            world.replicas[ours].kill();
+            world.servers.etcd.kill_member(etcd_leader);
+            world.servers.replicas[ours].kill();
         }
         Fault::EtcdQuorumLoss => {
             for member in [etcd_leader, follower] {
-                world.etcd.pause_member(member);
+                world.servers.etcd.pause_member(member);
             }
             tokio::time::sleep(fault.hold()).await;
             for member in [etcd_leader, follower] {
-                world.etcd.resume_member(member);
+                world.servers.etcd.resume_member(member);
             }
             leased_again = Some(leased_after_return(world, leader.term, etcd_leader).await?);
         }
@@ -214,7 +215,7 @@ async fn happen(
 
 /// From the first write that etcd takes until every region is leased under a higher term.
 async fn leased_after_return(world: &World, term: u64, member: usize) -> Result<Duration, String> {
-    let addr = world.etcd.addr(member);
+    let addr = world.servers.etcd.addr(member);
     reach("etcd takes a write", async || Gateway(&addr).writes().await).await?;
     let returned = now();
     // Looked at more finely than by `reach`: this is what is measured.
@@ -222,7 +223,7 @@ async fn leased_after_return(world: &World, term: u64, member: usize) -> Result<
         if world.is_leased(term + 1) {
             return Ok(now().since(returned));
         }
-        if now().since(returned) > super::world::PATIENCE {
+        if now().since(returned) > PATIENCE {
             return Err("not every region was leased again after etcd's return".to_owned());
         }
         tokio::time::sleep(LOOK).await;
@@ -241,7 +242,7 @@ async fn restore(
         make_room(world).await?;
     }
     if matches!(fault, Fault::EtcdLeaderKill | Fault::EtcdAndLeaderKill) {
-        world.etcd.start_member(etcd_leader);
+        world.servers.etcd.start_member(etcd_leader);
     }
     let ended = matches!(
         fault,
@@ -250,14 +251,14 @@ async fn restore(
     if ended {
         // Whoever follows has taken over with all nodes, before another replica asks for its share of the machine.
         world.leased().await?;
-        world.start_replica(leader.replica);
+        world.servers.start_replica(leader.replica);
     }
     Ok(())
 }
 
 /// Fills etcd until its alarm is raised.
 async fn fill(world: &World) -> Result<(), String> {
-    let addr = world.etcd.addr(0);
+    let addr = world.servers.etcd.addr(0);
     let mut refusal = None;
     for _ in 0..MOST_FILLINGS {
         if let Err(why) = Gateway(&addr).fill(FILLING).await {
@@ -275,17 +276,17 @@ async fn fill(world: &World) -> Result<(), String> {
 
 /// Makes room in a full etcd, as its operator does.
 async fn make_room(world: &World) -> Result<(), String> {
-    let addr = world.etcd.addr(0);
+    let addr = world.servers.etcd.addr(0);
     reach("etcd is compacted", async || Gateway(&addr).compact().await).await?;
-    for member in 0..world.etcd.members() {
-        Gateway(&world.etcd.addr(member)).defragment().await?;
+    for member in 0..world.servers.etcd.members() {
+        Gateway(&world.servers.etcd.addr(member)).defragment().await?;
     }
     Gateway(&addr).disarm().await
 }
 
 /// What a replica has logged. Its log is one file over all of its processes.
 fn log_of(world: &World, leader: Leadership) -> String {
-    let process = world.replicas[leader.replica].process.as_ref();
+    let process = world.servers.replicas[leader.replica].process.as_ref();
     process.map(crate::process::Process::log).unwrap_or_default()
 }
 

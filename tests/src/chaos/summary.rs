@@ -172,17 +172,19 @@ fn row(fault: Fault, rounds: &[Measured]) -> Row {
     Row { fault, cells, met }
 }
 
-fn millis(duration: Duration) -> String {
+/// Whole milliseconds, for people.
+pub fn millis(duration: Duration) -> String {
     format!("{:.0}", duration.as_secs_f64() * 1e3)
 }
 
-fn as_figure(duration: Duration) -> f64 {
+/// Milliseconds as a figure.
+pub fn as_figure(duration: Duration) -> f64 {
     // A tenth of a millisecond is what a look from outside resolves.
     (duration.as_secs_f64() * 1e4).round() / 10.0
 }
 
 /// A count as a figure.
-fn count(value: impl TryInto<u32>) -> f64 {
+pub fn count(value: impl TryInto<u32>) -> f64 {
     f64::from(value.try_into().unwrap_or(u32::MAX))
 }
 
@@ -233,13 +235,13 @@ pub fn figures(rounds: &Rounds, safety: &Safety) -> Figures {
 }
 
 /// The table as text, its columns as wide as they have to be.
-pub fn table(rows: &[Row]) -> String {
-    let head: Vec<String> = COLUMNS.iter().map(|column| (*column).to_owned()).collect();
-    let lines: Vec<&Vec<String>> = std::iter::once(&head).chain(rows.iter().map(|row| &row.cells)).collect();
+pub fn table(head: &[&str], rows: &[&[String]]) -> String {
+    let named: Vec<String> = head.iter().map(|column| (*column).to_owned()).collect();
+    let lines: Vec<&[String]> = std::iter::once(named.as_slice()).chain(rows.iter().copied()).collect();
     let width = |column: usize| {
         lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
     };
-    let widths: Vec<usize> = (0..COLUMNS.len()).map(width).collect();
+    let widths: Vec<usize> = (0..head.len()).map(width).collect();
     let mut text = String::new();
     for line in lines {
         let cells = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));

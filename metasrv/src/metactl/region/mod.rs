@@ -1,4 +1,13 @@
-//! `metactl region create` and `metactl region list`.
+//! `metactl region`: which regions there are, where, and who may write to them.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | here | `region create`, `region list` |
+//! | `show.rs` | `region show` |
+//! | `change.rs` | `region migrate`, `region drop` |
+
+pub mod change;
+pub mod show;
 
 use std::collections::BTreeMap;
 
@@ -9,7 +18,7 @@ use serde::Serialize;
 use crate::cli::Create;
 use crate::exit::{Exit, Failure};
 use crate::follower;
-use crate::output::{Column, Row, Shown, print_list};
+use crate::output::{Column, Row, Shown, listed, print_list};
 use crate::session::{Look, Session, Waited};
 use crate::text::{Moment, cell, yes_or_no};
 
@@ -26,6 +35,8 @@ struct RegionRow {
     state: String,
     created_at: Moment,
     reason: String,
+    /// Label of the group that it belongs to. Empty: none.
+    group: String,
     /// Where the follower stands that says so. Null: the leader does.
     revision: Option<u64>,
     as_of_ms_ago: Option<u64>,
@@ -40,6 +51,7 @@ impl Row for RegionRow {
         Column { title: "EPOCH", shown: Shown::Always, cell: |region, _| region.epoch.to_string() },
         Column { title: "WRITABLE", shown: Shown::Always, cell: |region, _| yes_or_no(region.writable) },
         Column { title: "STATE", shown: Shown::Always, cell: |region, _| cell(&region.state) },
+        Column { title: "GROUP", shown: Shown::Always, cell: |region, _| cell(&region.group) },
         Column { title: "CREATED", shown: Shown::Always, cell: |region, now| region.created_at.age(now) },
         Column { title: "REASON", shown: Shown::Wide, cell: |region, _| cell(&region.reason) },
     ];
@@ -57,6 +69,7 @@ impl RegionRow {
             state: region.state,
             created_at: Moment(region.created_at_ms),
             reason: region.reason,
+            group: region.group,
             revision: follower.map(|view| view.revision),
             as_of_ms_ago: follower.map(|view| view.as_of_ms_ago),
         }
@@ -69,7 +82,8 @@ pub async fn create(session: &Session, create: Create) -> Result<(), Failure> {
         count: create.count,
         node_id: create.on,
         cluster_id: 0,
-        reason: create.reason,
+        reason: create.why.reason,
+        group: create.group,
     };
     let admin = session.admin();
     let look = "`metactl region list` shows what was created; look before you repeat it.";
@@ -97,15 +111,15 @@ pub async fn create(session: &Session, create: Create) -> Result<(), Failure> {
     }
 }
 
-/// Lists all regions, or those of one datanode.
-pub async fn list(session: &Session, node: Option<u64>) -> Result<(), Failure> {
+/// All regions, or those of one datanode.
+pub async fn list(session: &Session, node: Option<u64>) -> Result<String, Failure> {
     let list = follower::regions(session, node).await?;
     if let Some(node) = node.filter(|_| list.regions.is_empty()) {
         check_known(session, node).await?;
     }
     let rows: Vec<RegionRow> =
         list.regions.into_iter().map(|region| RegionRow::of(region, list.follower)).collect();
-    print_list(&rows, session.format)
+    listed(&rows, session.format)
 }
 
 /// No regions, because the node has none or because its number is mistyped? The first is an answer.
@@ -169,7 +183,7 @@ mod tests {
             json.as_deref(),
             Ok(concat!(
                 r#"{"region_id":7,"cluster_id":0,"node_id":0,"node_addr":"","epoch":0,"writable":true,"#,
-                r#""state":"","created_at":null,"reason":"","revision":null,"as_of_ms_ago":null}"#,
+                r#""state":"","created_at":null,"reason":"","group":"","revision":null,"as_of_ms_ago":null}"#,
                 "\n"
             ))
         );

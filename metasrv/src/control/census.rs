@@ -1,0 +1,80 @@
+//! How many datanodes are silent, cluster by cluster, and what the brake makes of it.
+//!
+//! The brake counts the nodes of all clusters together: what makes many of them silent at once (this leader's network) knows
+//! no clusters.
+
+use std::collections::BTreeSet;
+
+use metasrv_core::brake::{self, Hold, Verdict};
+use metasrv_core::detector::Health;
+use metasrv_core::id::{NodeKey, Role};
+use metasrv_core::incarnation::Holds;
+use metasrv_core::time::BootTime;
+
+use super::{Control, event};
+
+/// What the last turn has counted.
+#[derive(Default)]
+pub struct Census {
+    /// Nodes with regions that are lost, or whose recorded process has ended.
+    pub gone: BTreeSet<NodeKey>,
+    /// All, and those that are silent.
+    pub counted: brake::Census,
+    held: bool,
+    /// The history says that the brake holds.
+    told: bool,
+}
+
+/// Counts, and tells the brake.
+pub(super) fn turn(control: &mut Control, now: BootTime) {
+    let listening = control.leader.listening();
+    let mut counted = brake::Census::default();
+    let mut gone = BTreeSet::new();
+    for entry in control.leader.nodes().iter().filter(|entry| entry.key().role == Role::Datanode) {
+        let health = control.leader.health(&entry, &listening, now);
+        let holds = if entry.regions.is_empty() { Holds::Nothing } else { Holds::Regions };
+        counted.count(&health, holds);
+        let is_dead =
+            entry.certificate.is_some_and(|certificate| Some(certificate.ended) == entry.holder.current());
+        if holds == Holds::Regions && (is_dead || matches!(health, Health::Lost { .. })) {
+            gone.insert(*entry.key());
+        }
+    }
+    control.brake.observe(counted, now);
+    control.census.gone = gone;
+    control.census.counted = counted;
+    say(control, now);
+}
+
+/// Says once that failovers stand still, and once that they go on.
+fn say(control: &mut Control, now: BootTime) {
+    let verdict = control.brake.verdict(control.failover.in_flight(), now);
+    // An operator's pause has an entry of its own, and says nothing of the brake beneath it.
+    match &verdict {
+        Verdict::Hold { why: Hold::Paused { .. } } => {}
+        Verdict::Hold { why } if !control.census.told => {
+            control.leader.tell(event::brake_engaged(&why.describe(now).to_string()));
+            control.census.told = true;
+        }
+        Verdict::Hold { .. } => {}
+        Verdict::ReapedOnly { .. } | Verdict::Proceed { .. } => {
+            if std::mem::take(&mut control.census.told) {
+                control.leader.tell(event::brake_released());
+            }
+        }
+    }
+    let held = match &verdict {
+        Verdict::Hold { why } if !control.census.held => {
+            tracing::warn!(term = %control.leader.term(), why = %why.describe(now), "failovers stand still");
+            true
+        }
+        Verdict::Hold { .. } => true,
+        Verdict::ReapedOnly { .. } | Verdict::Proceed { .. } => {
+            if control.census.held {
+                tracing::info!(term = %control.leader.term(), "failovers go on");
+            }
+            false
+        }
+    };
+    control.census.held = held;
+}
