@@ -34,9 +34,7 @@ pub(super) fn turn(control: &mut Control, now: BootTime) {
         let health = control.leader.health(&entry, &listening, now);
         let holds = if entry.regions.is_empty() { Holds::Nothing } else { Holds::Regions };
         counted.count(&health, holds);
-        let is_dead =
-            entry.certificate.is_some_and(|certificate| Some(certificate.ended) == entry.holder.current());
-        if holds == Holds::Regions && (is_dead || matches!(health, Health::Lost { .. })) {
+        if holds == Holds::Regions && (entry.is_dead() || matches!(health, Health::Lost { .. })) {
             gone.insert(*entry.key());
         }
     }

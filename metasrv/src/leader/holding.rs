@@ -77,12 +77,10 @@ impl Leader {
         let Some(entry) = self.nodes.get(node) else {
             return NodeView { process: None, presence: Presence::Lost, report: None };
         };
-        let is_dead =
-            entry.certificate.is_some_and(|certificate| Some(certificate.ended) == entry.holder.current());
         let is_lost = matches!(self.health(&entry, &listening, now), Health::Lost { .. });
         NodeView {
             process: entry.holder.current(),
-            presence: if is_dead || is_lost { Presence::Lost } else { Presence::Reachable },
+            presence: if entry.is_dead() || is_lost { Presence::Lost } else { Presence::Reachable },
             report: entry.watched.get(&region).copied().flatten(),
         }
     }
@@ -133,9 +131,7 @@ impl Leader {
 
     /// A node whose process has ended, or that was never admitted, can take nothing, however lately it was heard.
     fn reach(&self, node: &Node, health: &Health) -> Reach {
-        let current = node.holder.current();
-        let is_dead = node.certificate.is_some_and(|certificate| Some(certificate.ended) == current);
-        if current.is_none() || is_dead { Reach::Lost } else { Reach::from(health) }
+        if node.holder.current().is_none() || node.is_dead() { Reach::Lost } else { Reach::from(health) }
     }
 }
 

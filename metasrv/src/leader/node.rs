@@ -109,6 +109,11 @@ impl Node {
         }
     }
 
+    /// It is proved that its recorded process has ended.
+    pub fn is_dead(&self) -> bool {
+        self.certificate.is_some_and(|certificate| Some(certificate.ended) == self.holder.current())
+    }
+
     /// Its capacity as placement counts it.
     pub fn capacity(&self) -> u32 {
         match self.weight {
