@@ -28,6 +28,11 @@ pub enum Identity {
     Stale(u64),
 }
 
+/// The end of a process could not be recorded now.
+#[derive(thiserror::Error, Clone, Copy, PartialEq, Eq, Debug)]
+#[error("the end of the process could not be recorded now; say it again")]
+pub struct NotStored;
+
 impl Leader {
     /// Where this process of a datanode stands; has it recorded if its time has come, and waits for that up to
     /// `patience`. Frontends and flownodes hold nothing that two could write to: they are always current.
@@ -181,23 +186,32 @@ impl Leader {
     }
 
     /// A supervisor has reaped the process with this nonce. Says which process that was, where it is the recorded one of
-    /// its node.
-    pub fn certify_end(&self, node: &NodeKey, nonce: u64, how: &str) -> Option<Incarnation> {
-        let mut entry = self.nodes.get_mut(node)?;
-        // A process whose clock stepped back has another epoch than its supervisor gave it: the nonce tells it.
-        let ended = entry.holder.current().filter(|recorded| nonce != 0 && recorded.nonce == nonce)?;
-        let is_news = entry.certificate.is_none_or(|known| known.ended != ended);
-        entry.holder.certify_end(ended);
-        entry.certificate = Some(Certificate { ended, proof: Proof::Reaped });
-        drop(entry);
+    /// its node: it is granted nothing any more, and that it has ended is stored.
+    ///
+    /// # Errors
+    /// [`NotStored`]: the supervisor shall say it again.
+    pub async fn certify_end(
+        &self,
+        node: &NodeKey,
+        nonce: u64,
+        how: &str,
+    ) -> Result<Option<Incarnation>, NotStored> {
+        let ended = {
+            let Some(mut entry) = self.nodes.get_mut(node) else { return Ok(None) };
+            // A process whose clock stepped back has another epoch than its supervisor gave it: the nonce tells it.
+            let recorded = entry.holder.current().filter(|recorded| nonce != 0 && recorded.nonce == nonce);
+            let Some(ended) = recorded else { return Ok(None) };
+            entry.holder.certify_end(ended);
+            ended
+        };
         tracing::info!(
             term = %self.term, %node, node_epoch = ended.epoch, how, "a process has ended: its supervisor says so"
         );
-        if is_news {
-            self.tell(event::process_ended(node, &format!("{how}: its supervisor has reaped it")));
-        }
-        self.control.wake();
-        Some(ended)
+        let (done, stored) = oneshot::channel();
+        let request = Request::Ended { node: *node, ended, how: how.to_owned(), done };
+        self.registrar.try_send(request).map_err(|_| NotStored)?;
+        stored.await.map_err(|_| NotStored)?;
+        Ok(Some(ended))
     }
 }
 

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use dashmap::DashMap;
+use metasrv_core::failover::{Certificate, Proof};
 use metasrv_core::id::{Fence, Incarnation, NodeKey, Term};
 use metasrv_core::incarnation::Holder;
 use metasrv_proto::admin::{FailoverOrderRecord, NodeOrderRecord, ProcedureRecord};
@@ -113,6 +114,10 @@ pub fn inherit(keys: &Keys, state: State) -> Result<Inheritance, TakeoverError> 
         node.record_revision = held.revision;
         node.addr = held.value.addr;
         node.directory_lock = held.value.directory_lock;
+        if !held.value.ended.is_empty() {
+            node.holder.certify_end(process);
+            node.certificate = Some(Certificate { ended: process, proof: Proof::Reaped });
+        }
     }
     let mut lease_revisions = HashMap::with_capacity(state.leases.len());
     for (key, held) in state.leases {

@@ -50,7 +50,7 @@ use metasrv_proto::admin::StoredEvent;
 use tokio::sync::{mpsc, watch};
 
 pub use granting::Granted;
-pub use hearing::Identity;
+pub use hearing::{Identity, NotStored};
 pub use holding::last_grant;
 pub use inheritance::{Agenda, Inheritance, inherit};
 pub use node::{Node, Region};

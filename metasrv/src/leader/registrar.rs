@@ -1,11 +1,12 @@
 //! One task that records, under the fence, which process of a node may be granted leases, and raises epochs and the
-//! counter of terms.
+//! counter of terms; and that a recorded process has ended.
 //!
 //! A process is recorded before its first grant. One that follows another gets the node's regions under raised
 //! epochs, and only after whatever its predecessor was granted is over (`metasrv_core::incarnation` decides when).
 
 use std::sync::Arc;
 
+use metasrv_core::failover::{Certificate, Proof};
 use metasrv_core::grant::Reported;
 use metasrv_core::id::{ClusterId, Epoch, Incarnation, NodeId, NodeKey, RegionId, Term};
 use metasrv_core::incarnation::Holder;
@@ -34,6 +35,17 @@ pub enum Request {
         /// Dropped unanswered where it could not be recorded.
         done: oneshot::Sender<()>,
     },
+    /// Record that this process has ended; `done` is told when it is.
+    Ended {
+        /// The node.
+        node: NodeKey,
+        /// The process that was reaped.
+        ended: Incarnation,
+        /// Exit code or signal.
+        how: String,
+        /// Dropped unanswered where it could not be recorded.
+        done: oneshot::Sender<()>,
+    },
     /// Raise the epochs of these regions above what the node reported.
     RaiseAbove {
         /// The node.
@@ -49,7 +61,7 @@ impl Request {
     fn node(&self) -> Option<NodeKey> {
         match self {
             Request::Record { node, .. } | Request::RaiseAbove { node, .. } => Some(*node),
-            Request::RaiseTerm(_) => None,
+            Request::Ended { .. } | Request::RaiseTerm(_) => None,
         }
     }
 }
@@ -98,6 +110,14 @@ impl Leader {
         for request in batch {
             match request {
                 Request::RaiseTerm(seen) => result = result.and(self.raise_counter(seen).await),
+                Request::Ended { node, ended, how, done } => {
+                    let recorded = self.record_end(&node, ended, &how).await;
+                    if recorded.is_ok() {
+                        // The supervisor may have given up waiting.
+                        let _ = done.send(());
+                    }
+                    result = result.and(recorded);
+                }
                 Request::RaiseAbove { node, held } => {
                     let raises = self.raises_above(&node, &held);
                     result = result.and(self.raise(&node, &raises, "the node reported higher epochs").await);
@@ -197,6 +217,7 @@ impl Leader {
                         addr: addr.clone(),
                         term: self.term.0,
                         directory_lock: lock.clone(),
+                        ended: String::new(),
                     }),
                 },
                 expected_mod_revision: self.nodes.get(node).map_or(0, |entry| entry.record_revision),
@@ -225,6 +246,46 @@ impl Leader {
             // Nobody waits any more where the stream ended meanwhile.
             let _ = done.send(());
         }
+        Ok(())
+    }
+
+    /// Records that the recorded process has ended, with the entry of the history: what follows from a certificate is
+    /// decided only after that, and by the next leader too.
+    async fn record_end(&self, node: &NodeKey, ended: Incarnation, how: &str) -> Result<(), CommitError> {
+        let write = {
+            let Some(entry) = self.nodes.get(node) else { return Ok(()) };
+            if entry.holder.current() != Some(ended) || entry.is_dead() {
+                return Ok(());
+            }
+            let record = NodeRecord {
+                node_epoch: ended.epoch,
+                incarnation_nonce: ended.nonce,
+                addr: entry.addr.clone(),
+                term: self.term.0,
+                directory_lock: entry.directory_lock.clone(),
+                ended: how.to_owned(),
+            };
+            Write {
+                change: Change::Put { key: self.keys.node(node), value: record::encode(&record) },
+                expected_mod_revision: entry.record_revision,
+            }
+        };
+        let told = event::process_ended(node, &format!("{how}: its supervisor has reaped it"));
+        let revision =
+            match self.commit([write].into_iter().chain(self.timeline_entry(vec![told])).collect()).await {
+                Ok(revision) => revision,
+                Err(error) => {
+                    if let CommitError::Conflict { found } = &error {
+                        self.relearn_node(node, found.first().and_then(Option::as_ref));
+                    }
+                    return Err(error);
+                }
+            };
+        let mut entry = self.nodes.entry(*node).or_default();
+        entry.record_revision = revision;
+        entry.certificate = Some(Certificate { ended, proof: Proof::Reaped });
+        drop(entry);
+        self.control.wake();
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! Goal: what a leader decides in the presence of the store: who is recorded, who waits, what is raised, what a
 //! successor finds. Method: leaders on a memory store, with virtual time as their clock.
 
+mod certificate;
 mod history;
 
 use super::*;

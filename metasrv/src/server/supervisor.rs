@@ -1,8 +1,8 @@
 //! The `Supervisor` service: a process of a datanode has ended, and its parent has reaped it.
 //!
-//! A certificate ends the waiting for the leases of exactly that process, told by its nonce; of any other it proves nothing. It
-//! is not stored: a supervisor repeats it until a leader has taken it, and where that leader ends before it has moved the
-//! regions, the next one waits for the leases as it would without.
+//! A certificate ends the waiting for the leases of exactly that process, told by its nonce; of any other it proves nothing. A
+//! supervisor repeats it until a leader has taken it, which is when it is stored: where that leader ends before it has moved the
+//! regions, the next one knows.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ impl SupervisorService {
         SupervisorService { shared }
     }
 
-    fn certify(&self, request: &CertifyEndRequest) -> Result<CertifyEndResponse, Status> {
+    async fn certify(&self, request: &CertifyEndRequest) -> Result<CertifyEndResponse, Status> {
         if request.node_id == 0 {
             return Err(Status::invalid_argument("node_id: 0 is no node"));
         }
@@ -49,7 +49,10 @@ impl SupervisorService {
             How::ExitCode(code) => format!("exit code {code}"),
             How::Signal(signal) => format!("signal {signal}"),
         };
-        let ended = leader.certify_end(&node, request.incarnation_nonce, &how);
+        let ended = leader
+            .certify_end(&node, request.incarnation_nonce, &how)
+            .await
+            .map_err(|error| Status::unavailable(error.to_string()))?;
         let recorded = leader.nodes().get(&node).and_then(|entry| entry.holder.current());
         let newer_is_known =
             ended.is_none() && recorded.is_some_and(|recorded| recorded.epoch > request.node_epoch);
@@ -63,7 +66,7 @@ impl Supervisor for SupervisorService {
         &self,
         request: Request<CertifyEndRequest>,
     ) -> Result<Response<CertifyEndResponse>, Status> {
-        let result = self.certify(request.get_ref());
+        let result = self.certify(request.get_ref()).await;
         refusal::counted(&self.shared, "certify_end", result)
     }
 }

@@ -46,10 +46,13 @@ async fn the_end_of_a_process_is_told_once_however_often_it_is_certified() {
     let (leader, _tasks) = lead(&store).await;
     assert_eq!(identify(&leader, 1, 7).await, Identity::Current);
     for _ in 0..3 {
-        assert!(leader.certify_end(&node(1), 7, "exit status: 9").is_some());
+        assert!(leader.certify_end(&node(1), 7, "exit status: 9").await.unwrap().is_some());
         passes(1).await;
     }
-    assert!(leader.certify_end(&node(1), 6, "exit status: 9").is_none(), "not the recorded process");
+    assert!(
+        leader.certify_end(&node(1), 6, "exit status: 9").await.unwrap().is_none(),
+        "not the recorded process"
+    );
     passes(1).await;
     let told = told(&store, "process_ended").await;
     assert!(matches!(told.as_slice(), [event] if event.node_id == 1 && event.why.contains("exit status: 9")));

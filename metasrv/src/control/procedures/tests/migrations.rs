@@ -117,9 +117,9 @@ async fn a_source_that_dies_in_the_gap_keeps_nobody_from_leading() {
     world.migrate().await;
     world.reaches("downgrading").await;
     world.datanode(1, |node| node.is_silent = true);
-    assert!(world.leader().certify_end(&node(1), process(1).nonce, "a test").is_some());
     // Its process has ended: it writes to nothing.
     world.datanode(1, |node| node.regions.clear());
+    assert!(world.leader().certify_end(&node(1), process(1).nonce, "a test").await.unwrap().is_some());
     world.all_ended().await;
     assert_eq!(world.route(REGION).await, (2, FIRST + 1));
     assert_eq!(world.told(1, "close"), None, "a process that has ended is told nothing");

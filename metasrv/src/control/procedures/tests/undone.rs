@@ -71,7 +71,7 @@ async fn a_target_that_is_lost_in_the_gap_gives_the_region_back_under_a_raised_e
     world.migrate().await;
     world.reaches("catching_up").await;
     world.datanode(2, |node| node.is_silent = true);
-    assert!(world.leader().certify_end(&node(2), process(2).nonce, "a test").is_some());
+    assert!(world.leader().certify_end(&node(2), process(2).nonce, "a test").await.unwrap().is_some());
     undone(&mut world, FIRST + 1, "the target was lost").await;
     world.check(1).await;
 }
