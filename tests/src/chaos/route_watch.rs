@@ -23,9 +23,10 @@ use metasrv_client::{MetaClient, MetaClientConfig, Route, RouteCache, RouteChang
 use metasrv_core::time::BootTime;
 use metasrv_proto::admin::RouteRecord;
 use metasrv_proto::meta::Role;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::wait::now;
+use crate::wait::{now, within};
 
 /// A region and its epoch.
 pub type Change = (u64, u64);
@@ -52,6 +53,7 @@ pub struct RouteWatch {
     ledger: Arc<Mutex<Ledger>>,
     frontends: Vec<RouteCache>,
     replicas: Vec<RouteCache>,
+    hears: watch::Receiver<bool>,
     _tasks: JoinSet<()>,
 }
 
@@ -74,7 +76,7 @@ impl RouteWatch {
     pub fn start(frontends: usize, replicas: &[String], etcd: &[String], prefix: &str) -> RouteWatch {
         let ledger = Shared::default();
         let mut tasks = JoinSet::new();
-        let mut watch = |peers: &[String]| {
+        let mut follower = |peers: &[String]| {
             let cache = cache(peers);
             let watcher = {
                 let mut ledger = look(&ledger);
@@ -84,10 +86,17 @@ impl RouteWatch {
             tasks.spawn(follow(watcher, cache.watch(), cache.clone(), Shared::clone(&ledger)));
             cache
         };
-        let frontends = (0..frontends).map(|_| watch(replicas)).collect();
-        let replicas = replicas.iter().map(|replica| watch(std::slice::from_ref(replica))).collect();
-        tasks.spawn(hear_commits(etcd.to_vec(), Keys::new(prefix), Shared::clone(&ledger)));
-        RouteWatch { ledger, frontends, replicas, _tasks: tasks }
+        let frontends = (0..frontends).map(|_| follower(replicas)).collect();
+        let replicas = replicas.iter().map(|replica| follower(std::slice::from_ref(replica))).collect();
+        let (heard, hears) = watch::channel(false);
+        tasks.spawn(hear_commits(etcd.to_vec(), Keys::new(prefix), Shared::clone(&ledger), heard));
+        RouteWatch { ledger, frontends, replicas, hears, _tasks: tasks }
+    }
+
+    /// Waits until commits are heard of: earlier ones are not counted.
+    pub async fn hears_commits(&self) {
+        let mut hears = self.hears.clone();
+        within(Duration::from_secs(30), "the watch on etcd", hears.wait_for(|hears| *hears)).await.ok();
     }
 
     /// A change was committed at this instant, or earlier.
@@ -188,7 +197,7 @@ async fn follow(watcher: usize, mut changes: RouteChanges, cache: RouteCache, le
 }
 
 /// Hears of commits for ever. What is there when it begins, or begins again, is not counted.
-async fn hear_commits(endpoints: Vec<String>, keys: Keys, ledger: Shared) {
+async fn hear_commits(endpoints: Vec<String>, keys: Keys, ledger: Shared, heard: watch::Sender<bool>) {
     let (from, end) = (keys.regions(), keys.routed().1);
     let source = match EtcdSource::over(&endpoints, (from, end)) {
         Ok(source) => source,
@@ -199,14 +208,15 @@ async fn hear_commits(endpoints: Vec<String>, keys: Keys, ledger: Shared) {
             let page = source.list().await.ok()?;
             source.watch(page.revision).await.ok()
         };
-        let Some(mut watch) = began.await else {
+        let Some(mut events) = began.await else {
             source.move_on();
             tokio::time::sleep(Duration::from_millis(20)).await;
             continue;
         };
-        while let Ok(heard) = watch.next().await {
+        heard.send_replace(true);
+        while let Ok(batch) = events.next().await {
             let at = now();
-            for event in heard.events {
+            for event in batch.events {
                 let Event::Put(stored) = event else { continue };
                 let route = record::decode::<RouteRecord>(&stored);
                 if let (Some(region), Ok(route)) = (keys.parse_region(&stored.key), route) {
