@@ -64,6 +64,6 @@ pub use frontend::{FrontendOptions, FrontendTask};
 pub use heartbeat::{HeartbeatSender, HeartbeatStream, wall_clock_ms};
 pub use operations::OperationsClient;
 pub use pace::{BadInterval, Rhythm, dictated_interval};
-pub use route_table::{Route, RouteChange};
+pub use route_table::{Route, RouteChange, RouteFollower, RouteState};
 pub use routes::{RouteCache, RouteCacheCounts, RouteChanges};
 pub use suspicion::Suspicion;

@@ -34,6 +34,33 @@ pub struct Route {
     pub group: Arc<str>,
     /// The store's revision of the change that made it so.
     pub revision: u64,
+    /// How it stands, as far as is stored.
+    pub state: RouteState,
+    /// Datanodes that have it open, or are opening it, without the right to write: the one that it is being moved to.
+    pub followers: Vec<RouteFollower>,
+}
+
+/// How a region stands, as far as is stored. Only its datanode knows whether it may write.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum RouteState {
+    /// A replica of an older version, or of a newer one, says something else.
+    #[default]
+    Unknown,
+    /// Its datanode leads it.
+    Serving,
+    /// It is being moved. For some milliseconds of that nobody may write.
+    Moving,
+    /// Its datanode's process has certainly ended: it is about to be led by another one.
+    LeaderEnded,
+}
+
+/// A datanode that has a region open without the right to write.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RouteFollower {
+    /// The datanode.
+    pub node_id: u64,
+    /// Where that is reached, `host:port`. Empty: not known yet.
+    pub node_addr: Arc<str>,
 }
 
 /// Something has changed.
@@ -196,6 +223,17 @@ impl RouteTable {
     }
 
     fn route(&mut self, route: admin::Route) -> Route {
+        let state = match route.state() {
+            admin::RouteState::Unspecified => RouteState::Unknown,
+            admin::RouteState::Serving => RouteState::Serving,
+            admin::RouteState::Moving => RouteState::Moving,
+            admin::RouteState::LeaderEnded => RouteState::LeaderEnded,
+        };
+        let followers = route.followers.iter().map(|follower| {
+            let node_addr = self.text(&follower.node_addr);
+            RouteFollower { node_id: follower.node_id, node_addr }
+        });
+        let followers = followers.collect();
         Route {
             region_id: route.region_id,
             node_id: route.node_id,
@@ -203,6 +241,8 @@ impl RouteTable {
             epoch: route.epoch,
             group: self.text(&route.group),
             revision: route.revision,
+            state,
+            followers,
         }
     }
 

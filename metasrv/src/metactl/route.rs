@@ -4,7 +4,7 @@
 //! by, and needs no leader.
 
 use metasrv::clock::wall_clock_ms;
-use metasrv_client::{ClientError, Route, RouteCache, RouteChange};
+use metasrv_client::{ClientError, Route, RouteCache, RouteChange, RouteState};
 use serde::Serialize;
 
 use crate::cli::Format;
@@ -22,6 +22,16 @@ struct RouteRow {
     epoch: u64,
     group: String,
     revision: u64,
+    /// `serving`, `moving`, `leader_ended`, `unknown`.
+    state: &'static str,
+    followers: Vec<Follower>,
+}
+
+/// A datanode that has the region open without the right to write.
+#[derive(Serialize)]
+struct Follower {
+    node_id: u64,
+    node_addr: String,
 }
 
 impl Row for RouteRow {
@@ -30,6 +40,8 @@ impl Row for RouteRow {
         Column { title: "NODE", shown: Shown::Always, cell: |route, _| route.node_id.to_string() },
         Column { title: "NODE ADDR", shown: Shown::Always, cell: |route, _| cell(&route.node_addr) },
         Column { title: "EPOCH", shown: Shown::Always, cell: |route, _| route.epoch.to_string() },
+        Column { title: "STATE", shown: Shown::Always, cell: |route, _| route.state.to_owned() },
+        Column { title: "FOLLOWERS", shown: Shown::Wide, cell: |route, _| nodes(&route.followers) },
         Column { title: "GROUP", shown: Shown::Wide, cell: |route, _| cell(&route.group) },
         Column { title: "REVISION", shown: Shown::Wide, cell: |route, _| route.revision.to_string() },
     ];
@@ -44,8 +56,27 @@ impl From<Route> for RouteRow {
             epoch: route.epoch,
             group: route.group.to_string(),
             revision: route.revision,
+            state: match route.state {
+                RouteState::Serving => "serving",
+                RouteState::Moving => "moving",
+                RouteState::LeaderEnded => "leader_ended",
+                RouteState::Unknown => "unknown",
+            },
+            followers: route
+                .followers
+                .iter()
+                .map(|follower| Follower {
+                    node_id: follower.node_id,
+                    node_addr: follower.node_addr.to_string(),
+                })
+                .collect(),
         }
     }
+}
+
+fn nodes(followers: &[Follower]) -> String {
+    let ids: Vec<String> = followers.iter().map(|follower| follower.node_id.to_string()).collect();
+    ids.join(", ")
 }
 
 /// One line of `route watch`.
@@ -68,12 +99,15 @@ struct Leads {
     epoch: u64,
     group: String,
     revision: u64,
+    state: &'static str,
+    followers: Vec<Follower>,
 }
 
 impl Told {
     fn of(at_ms: u64, change: &'static str, route: Route) -> Told {
-        let RouteRow { region_id, node_id, node_addr, epoch, group, revision } = RouteRow::from(route);
-        let route = Some(Leads { node_id, node_addr, epoch, group, revision });
+        let RouteRow { region_id, node_id, node_addr, epoch, group, revision, state, followers } =
+            RouteRow::from(route);
+        let route = Some(Leads { node_id, node_addr, epoch, group, revision, state, followers });
         Told { at: Moment(at_ms), change, region_id, route }
     }
 
@@ -87,9 +121,11 @@ impl Told {
         }
         let Told { change, region_id, route, .. } = self;
         Ok(match route {
-            Some(Leads { node_id, node_addr, epoch, revision, .. }) => {
+            Some(Leads { node_id, node_addr, epoch, revision, state, .. }) => {
                 let addr = cell(node_addr);
-                format!("{revision:<10}  {change:<8}  {region_id:<10}  {node_id:<8}  {epoch:<6}  {addr}\n")
+                format!(
+                    "{revision:<10}  {change:<8}  {region_id:<10}  {node_id:<8}  {epoch:<6}  {state:<12}  {addr}\n"
+                )
             }
             None => format!("{:<10}  {change:<8}  {region_id}\n", ""),
         })
@@ -118,8 +154,8 @@ pub async fn watch(session: &Session, region: Option<u64>) -> Result<(), Failure
     let mut changes = cache.watch();
     if matches!(session.format, Format::Table | Format::Wide) {
         let header = format!(
-            "{:<10}  {:<8}  {:<10}  {:<8}  {:<6}  {}\n",
-            "REVISION", "CHANGE", "REGION", "NODE", "EPOCH", "NODE ADDR"
+            "{:<10}  {:<8}  {:<10}  {:<8}  {:<6}  {:<12}  {}\n",
+            "REVISION", "CHANGE", "REGION", "NODE", "EPOCH", "STATE", "NODE ADDR"
         );
         print_on(&header)?;
     }
@@ -170,6 +206,7 @@ async fn ready(session: &Session) -> Result<RouteCache, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use metasrv_client::RouteFollower;
 
     fn route() -> Route {
         Route {
@@ -179,6 +216,8 @@ mod tests {
             epoch: 3,
             group: "t".into(),
             revision: 90,
+            state: RouteState::Moving,
+            followers: vec![RouteFollower { node_id: 3, node_addr: "n3:1".into() }],
         }
     }
 
@@ -186,14 +225,16 @@ mod tests {
     fn the_names_of_its_fields_stay() {
         let json = document(&RouteRow::from(route()), Format::Jsonl);
         let expected = concat!(
-            r#"{"region_id":7,"node_id":2,"node_addr":"n2:1","epoch":3,"group":"t","revision":90}"#,
+            r#"{"region_id":7,"node_id":2,"node_addr":"n2:1","epoch":3,"group":"t","revision":90,"#,
+            r#""state":"moving","followers":[{"node_id":3,"node_addr":"n3:1"}]}"#,
             "\n"
         );
         assert_eq!(json.as_deref(), Ok(expected));
         let told = Told::of(0, "changed", route()).line(Format::Jsonl);
         let expected = concat!(
             r#"{"at":null,"change":"changed","region_id":7,"#,
-            r#""node_id":2,"node_addr":"n2:1","epoch":3,"group":"t","revision":90}"#,
+            r#""node_id":2,"node_addr":"n2:1","epoch":3,"group":"t","revision":90,"#,
+            r#""state":"moving","followers":[{"node_id":3,"node_addr":"n3:1"}]}"#,
             "\n"
         );
         assert_eq!(told.as_deref(), Ok(expected));
@@ -204,7 +245,10 @@ mod tests {
     #[test]
     fn lines_for_people_stand_below_their_headings() {
         let line = Told::of(0, "changed", route()).line(Format::Table);
-        assert_eq!(line.as_deref(), Ok("90          changed   7           2         3       n2:1\n"));
+        assert_eq!(
+            line.as_deref(),
+            Ok("90          changed   7           2         3       moving        n2:1\n")
+        );
         assert_eq!(Told::dropped(0, 7).line(Format::Table).as_deref(), Ok("            dropped   7\n"));
     }
 }

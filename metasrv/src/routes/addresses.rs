@@ -1,4 +1,4 @@
-//! Where datanodes are reached, and datanodes as numbers: a route keeps four bytes.
+//! Where datanodes are reached, whether their processes have ended, and datanodes as numbers: a route keeps four bytes.
 //!
 //! Two records have the address of a datanode: that of its process, which is written before its first grant, and its
 //! lease, which is written behind and also where the node has moved without a restart, or is a public peer without a
@@ -19,6 +19,8 @@ struct Known {
     addr: Arc<str>,
     /// The revision of the record that said so.
     at: i64,
+    /// The process that may be granted leases has ended.
+    ended: bool,
 }
 
 /// See the module. Datanodes are never forgotten, and neither are their records.
@@ -34,7 +36,7 @@ impl Addresses {
         let next = u32::try_from(self.known.len()).unwrap_or(u32::MAX);
         let number = *self.numbers.entry(node).or_insert(next);
         if number == next {
-            self.known.push(Known { node, addr: Arc::from(""), at: 0 });
+            self.known.push(Known { node, addr: Arc::from(""), at: 0, ended: false });
         }
         NodeNumber(number)
     }
@@ -52,6 +54,18 @@ impl Addresses {
         }
         known.addr = Arc::from(addr);
         Some(number)
+    }
+
+    /// Whether a datanode's process has ended. Returns its number, where that is news.
+    pub fn hear_end(&mut self, node: NodeKey, ended: bool) -> Option<NodeNumber> {
+        let number = self.number(node);
+        let known = self.known.get_mut(index(number))?;
+        (std::mem::replace(&mut known.ended, ended) != ended).then_some(number)
+    }
+
+    /// Whether its process has ended.
+    pub fn has_ended(&self, number: NodeNumber) -> bool {
+        self.known.get(index(number)).is_some_and(|known| known.ended)
     }
 
     /// The datanode with this number.

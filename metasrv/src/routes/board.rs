@@ -4,7 +4,8 @@
 //! | --- | --- |
 //! | a route was written | a change, unless datanode, epoch and label stay |
 //! | a route was deleted | a change: the region is gone |
-//! | a datanode's address changed | a change of each of its regions |
+//! | a datanode's address changed, its process has ended | a change of each of its regions |
+//! | a migration begins, or is over | a change of its region |
 //! | it was listed again | the difference as changes; who comes then with an older revision gets a snapshot |
 //! | it was set back: a lower revision, a lower epoch, another installation | another era: everybody gets a snapshot |
 //!
@@ -17,11 +18,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use metasrv_core::id::{ClusterId, NodeId, NodeKey, Role};
-use metasrv_proto::admin::{InstallationRecord, NodeLeaseRecord, NodeRecord, Route, RouteRecord};
+use metasrv_proto::admin::procedure_record::Kind;
+use metasrv_proto::admin::{
+    InstallationRecord, NodeLeaseRecord, NodeRecord, ProcedureRecord, Route, RouteFollower, RouteRecord,
+    RouteState,
+};
 use prost::Message;
 
 use super::addresses::{Addresses, NodeNumber};
 use super::labels::{Label, Labels};
+use super::moves::Moves;
 use super::ring::{Change, KEPT, Ring};
 use crate::keys::Keys;
 use crate::mirror::state::{Event, OutOfOrder};
@@ -56,6 +62,7 @@ pub struct Board {
     ambiguous: i64,
     addresses: Addresses,
     labels: Labels,
+    moves: Moves,
 }
 
 impl Default for Board {
@@ -77,6 +84,7 @@ impl Board {
             ambiguous: 0,
             addresses: Addresses::default(),
             labels: Labels::default(),
+            moves: Moves::default(),
         }
     }
 
@@ -97,6 +105,9 @@ impl Board {
                 Event::Deleted { key, .. } => {
                     if let Some(region) = keys.parse_region(key) {
                         self.drop_route(region.0, revision);
+                    } else if let Some(procedure) = keys.parse_procedure(key) {
+                        let region = self.moves.end(procedure.0);
+                        self.touch(region, revision);
                     }
                 }
             }
@@ -135,9 +146,13 @@ impl Board {
         self.revision = listed.revision;
         self.ring.clear();
         (self.addresses, self.labels) = (Addresses::default(), Labels::default());
-        for (node, addr, at) in &listed.addresses {
-            self.addresses.hear(*node, addr, *at);
+        for heard in &listed.addresses {
+            self.addresses.hear(heard.node, &heard.addr, heard.at);
+            if let Some(ended) = heard.ended {
+                self.addresses.hear_end(heard.node, ended);
+            }
         }
+        self.moves = self.listed_moves(listed);
         let entries = listed.routes.iter().map(|(region, (route, revision))| {
             let node = self.addresses.number(node_of(route));
             let label = self.labels.take(&route.group, 0);
@@ -149,8 +164,8 @@ impl Board {
 
     fn difference(&mut self, listed: &Listed) {
         let at = self.revision;
-        for (node, addr, revision) in &listed.addresses {
-            self.hear_address(*node, addr, *revision, at);
+        for heard in &listed.addresses {
+            self.hear_node(heard, at);
         }
         let is_there =
             |region: &u64| listed.routes.contains_key(region) || listed.unreadable.contains(region);
@@ -161,6 +176,22 @@ impl Board {
         for (region, (route, _)) in &listed.routes {
             self.route(*region, route, at);
         }
+        let moves = self.listed_moves(listed);
+        let otherwise = self.moves.difference(&moves);
+        self.moves = moves;
+        for region in otherwise {
+            self.touch(Some(region), at);
+        }
+    }
+
+    fn listed_moves(&mut self, listed: &Listed) -> Moves {
+        let mut moves = Moves::default();
+        for (procedure, record) in &listed.procedures {
+            if let Some((region, to)) = moved_by(record) {
+                moves.begin(*procedure, region, self.addresses.number(to));
+            }
+        }
+        moves
     }
 
     fn put(&mut self, keys: &Keys, record: &Record) {
@@ -169,8 +200,17 @@ impl Board {
             if let Some(route) = read::<RouteRecord>(record) {
                 self.route(region.0, &route, at);
             }
-        } else if let Some((node, addr)) = address_in(keys, record) {
-            self.hear_address(node, &addr, at, at);
+        } else if let Some(heard) = heard_in(keys, record) {
+            self.hear_node(&heard, at);
+        } else if let Some(procedure) = keys.parse_procedure(&record.key) {
+            let region = match read::<ProcedureRecord>(record).as_ref().and_then(moved_by) {
+                Some((region, to)) => {
+                    let to = self.addresses.number(to);
+                    self.moves.begin(procedure.0, region, to)
+                }
+                None => self.moves.end(procedure.0),
+            };
+            self.touch(region, at);
         } else if record.key == keys.installation()
             && let Some(installation) = read::<InstallationRecord>(record)
         {
@@ -178,11 +218,22 @@ impl Board {
         }
     }
 
-    fn hear_address(&mut self, node: NodeKey, addr: &str, written: i64, at: i64) {
-        let Some(number) = self.addresses.hear(node, addr, written) else { return };
+    fn hear_node(&mut self, heard: &Heard, at: i64) {
+        let moved = self.addresses.hear(heard.node, &heard.addr, heard.at);
+        let ended = heard.ended.and_then(|ended| self.addresses.hear_end(heard.node, ended));
+        let Some(number) = moved.or(ended) else { return };
         for (region, entry) in self.routes.iter_mut().filter(|(_, entry)| entry.node == number) {
             entry.revision = at;
             self.ring.push(changed(*region, entry));
+        }
+    }
+
+    /// A region's state is another one from this revision on.
+    fn touch(&mut self, region: Option<u64>, at: i64) {
+        if let Some((region, entry)) = region.and_then(|region| Some((region, self.routes.get_mut(&region)?)))
+        {
+            entry.revision = at;
+            self.ring.push(changed(region, entry));
         }
     }
 
@@ -215,6 +266,16 @@ impl Board {
     /// A route of a cluster on the wire; nothing, where it is another cluster's.
     pub(super) fn on_wire(&self, cluster: ClusterId, region: u64, entry: &Entry) -> Option<Route> {
         let node = self.addresses.node(entry.node).filter(|node| node.cluster == cluster)?;
+        let target = self.moves.target(region);
+        let state = match target {
+            _ if self.addresses.has_ended(entry.node) => RouteState::LeaderEnded,
+            Some(_) => RouteState::Moving,
+            None => RouteState::Serving,
+        };
+        let follower = target.filter(|target| *target != entry.node).and_then(|target| {
+            let node_addr = self.addresses.addr(target).to_owned();
+            Some(RouteFollower { node_id: self.addresses.node(target)?.id.0, node_addr })
+        });
         Some(Route {
             region_id: region,
             node_id: node.id.0,
@@ -222,6 +283,8 @@ impl Board {
             epoch: entry.epoch,
             group: self.labels.text(entry.label).to_owned(),
             revision: unsigned(entry.revision),
+            state: state.into(),
+            followers: follower.into_iter().collect(),
         })
     }
 
@@ -240,7 +303,17 @@ struct Listed {
     routes: BTreeMap<u64, (RouteRecord, i64)>,
     /// Regions whose routes are there, and say nothing.
     unreadable: BTreeSet<u64>,
-    addresses: Vec<(NodeKey, String, i64)>,
+    addresses: Vec<Heard>,
+    procedures: Vec<(u64, ProcedureRecord)>,
+}
+
+/// What a record says of a datanode.
+struct Heard {
+    node: NodeKey,
+    addr: String,
+    at: i64,
+    /// Absent: that record does not say.
+    ended: Option<bool>,
 }
 
 impl Listed {
@@ -253,8 +326,10 @@ impl Listed {
                     Some(route) => drop(listed.routes.insert(region.0, (route, record.mod_revision))),
                     None => drop(listed.unreadable.insert(region.0)),
                 }
-            } else if let Some((node, addr)) = address_in(keys, record) {
-                listed.addresses.push((node, addr, record.mod_revision));
+            } else if let Some(heard) = heard_in(keys, record) {
+                listed.addresses.push(heard);
+            } else if let Some(procedure) = keys.parse_procedure(&record.key) {
+                listed.procedures.extend(read::<ProcedureRecord>(record).map(|record| (procedure.0, record)));
             } else if record.key == keys.installation()
                 && let Some(installation) = read::<InstallationRecord>(record)
             {
@@ -274,14 +349,30 @@ fn node_of(route: &RouteRecord) -> NodeKey {
     NodeKey::datanode(ClusterId(route.cluster_id), NodeId(route.node_id))
 }
 
-/// The address of a datanode, where a record has one.
-fn address_in(keys: &Keys, record: &Record) -> Option<(NodeKey, String)> {
-    let is_datanode = |node: &NodeKey| node.role == Role::Datanode;
+fn heard_in(keys: &Keys, record: &Record) -> Option<Heard> {
+    let (is_datanode, at) = (|node: &NodeKey| node.role == Role::Datanode, record.mod_revision);
     if let Some(node) = keys.parse_lease(&record.key).filter(is_datanode) {
-        return read::<NodeLeaseRecord>(record).map(|lease| (node, lease.addr));
+        return read::<NodeLeaseRecord>(record).map(|lease| Heard {
+            node,
+            addr: lease.addr,
+            at,
+            ended: None,
+        });
     }
     let node = keys.parse_node(&record.key).filter(is_datanode)?;
-    read::<NodeRecord>(record).map(|process| (node, process.addr))
+    let process = read::<NodeRecord>(record)?;
+    Some(Heard { node, addr: process.addr, at, ended: Some(!process.ended.is_empty()) })
+}
+
+/// The region that a procedure moves, and where to; nothing where those who write need not know any more.
+fn moved_by(record: &ProcedureRecord) -> Option<(u64, NodeKey)> {
+    match &record.kind {
+        Some(Kind::Migration(migration)) if migration.state != "closing" => {
+            let to = NodeKey::datanode(ClusterId(record.cluster_id), NodeId(migration.to_node));
+            Some((migration.region_id, to))
+        }
+        _ => None,
+    }
 }
 
 /// A record of a newer format leaves the board as it is: a new leader would refuse to lead over it, and say so.

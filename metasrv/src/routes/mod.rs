@@ -28,6 +28,7 @@ pub mod board;
 pub mod cursor;
 pub mod embedded;
 pub mod labels;
+mod moves;
 pub mod ring;
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};

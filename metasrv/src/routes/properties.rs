@@ -22,6 +22,17 @@ enum Step {
         node: u64,
         port: u64,
     },
+    Migrate {
+        region: u64,
+        node: u64,
+        state: &'static str,
+    },
+    Migrated {
+        region: u64,
+    },
+    End {
+        node: u64,
+    },
     /// A board hears what has happened.
     Hear {
         board: usize,
@@ -49,6 +60,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         6 => (1..6_u64, 1..4_u64, prop_oneof![Just(""), Just("a"), Just("b")]).prop_map(|(region, node, group)| Step::Route { region, node, group }),
         2 => (1..6_u64).prop_map(|region| Step::Drop { region }),
         1 => (1..4_u64, 1..3_u64).prop_map(|(node, port)| Step::Address { node, port }),
+        3 => (1..6_u64, 1..4_u64, prop_oneof![Just("preparing"), Just("upgrading"), Just("closing")]).prop_map(|(region, node, state)| Step::Migrate { region, node, state }),
+        2 => (1..6_u64).prop_map(|region| Step::Migrated { region }),
+        1 => (1..4_u64).prop_map(|node| Step::End { node }),
         6 => (0..2_usize).prop_map(|board| Step::Hear { board }),
         1 => (0..2_usize).prop_map(|board| Step::List { board }),
         4 => (1..4_usize).prop_map(|messages| Step::Read { messages }),
@@ -76,6 +90,9 @@ proptest! {
                 }
                 Step::Drop { region } => events.drop_route(region),
                 Step::Address { node, port } => events.address(node, &format!("n{node}:{port}")),
+                Step::Migrate { region, node, state } => events.migrate(region, node, state),
+                Step::Migrated { region } => events.migrated(region),
+                Step::End { node } => events.end(node),
                 Step::Hear { board } => events.tell(&mut boards[board]),
                 Step::List { board } => drop(boards[board].install(&keys(), &events.page())),
                 Step::Read { messages } => {

@@ -3,7 +3,12 @@
 use std::collections::BTreeMap;
 
 use metasrv_core::id::{ClusterId, NodeId, NodeKey, RegionId};
-use metasrv_proto::admin::{InstallationRecord, NodeRecord, RouteRecord, WatchRoutesResponse};
+use metasrv_core::procedure::ProcedureId;
+use metasrv_proto::admin::procedure_record::Kind;
+use metasrv_proto::admin::{
+    InstallationRecord, MigrationRecord, NodeRecord, ProcedureRecord, RouteRecord, RouteState,
+    WatchRoutesResponse,
+};
 use prost::Message;
 
 use super::board::Board;
@@ -20,8 +25,8 @@ pub fn keys() -> Keys {
     Keys::new("/m")
 }
 
-/// What a reader knows of a region: its node, the address, the epoch, the label.
-pub type Known = (u64, String, u64, String);
+/// What a reader knows of a region: its node, the address, the epoch, the label, how it stands, where it is being moved to.
+pub type Known = (u64, String, u64, String, RouteState, Option<u64>);
 
 /// A store whose changes are kept as events.
 #[derive(Clone, Default)]
@@ -65,15 +70,38 @@ impl Events {
     }
 
     pub fn drop_route(&mut self, region: u64) {
+        self.delete(keys().region(RegionId(region)));
+    }
+
+    fn delete(&mut self, key: String) {
         self.revision += 1;
-        let key = keys().region(RegionId(region));
         self.records.remove(&key);
         self.log.push(Event::Deleted { key, revision: self.revision });
     }
 
+    /// A process of a node is at this address.
     pub fn address(&mut self, node: u64, addr: &str) {
         let node = NodeKey::datanode(ClusterId(0), NodeId(node));
         self.put(keys().node(&node), &NodeRecord { addr: addr.to_owned(), ..NodeRecord::default() });
+    }
+
+    /// The process of a node has ended.
+    pub fn end(&mut self, node: u64) {
+        let key = keys().node(&NodeKey::datanode(ClusterId(0), NodeId(node)));
+        let record = self.records.get(&key).map(|record| crate::record::decode(record).unwrap());
+        self.put(key, &NodeRecord { ended: "signal 9".to_owned(), ..record.unwrap_or_default() });
+    }
+
+    /// A migration of a region, which has the region's number, stands there.
+    pub fn migrate(&mut self, region_id: u64, to_node: u64, state: &str) {
+        let migration = MigrationRecord { region_id, to_node, state: state.to_owned(), ..Default::default() };
+        let record = ProcedureRecord { kind: Some(Kind::Migration(migration)), ..Default::default() };
+        self.put(keys().procedure(ProcedureId(region_id)), &record);
+    }
+
+    /// It is over.
+    pub fn migrated(&mut self, region: u64) {
+        self.delete(keys().procedure(ProcedureId(region)));
     }
 
     pub fn page(&self) -> Page {
@@ -87,18 +115,31 @@ impl Events {
 
     /// Every route, as a reader should know it.
     pub fn truth(&self) -> BTreeMap<u64, Known> {
-        let mut addrs = BTreeMap::new();
+        let (mut nodes, mut moves) = (BTreeMap::new(), BTreeMap::new());
         for record in self.records.values() {
             if let Some(node) = keys().parse_node(&record.key) {
                 let process: NodeRecord = crate::record::decode(record).unwrap();
-                addrs.insert(node.id.0, process.addr);
+                nodes.insert(node.id.0, process);
+            } else if keys().parse_procedure(&record.key).is_some() {
+                let record: ProcedureRecord = crate::record::decode(record).unwrap();
+                let Some(Kind::Migration(migration)) = record.kind else { continue };
+                if migration.state != "closing" {
+                    moves.insert(migration.region_id, migration.to_node);
+                }
             }
         }
         let routes = self.records.values().filter_map(|record| {
             let region = keys().parse_region(&record.key)?;
             let route: RouteRecord = crate::record::decode(record).unwrap();
-            let addr = addrs.get(&route.node_id).cloned().unwrap_or_default();
-            Some((region.0, (route.node_id, addr, route.epoch, route.group)))
+            let node = nodes.get(&route.node_id).cloned().unwrap_or_default();
+            let target = moves.get(&region.0).copied();
+            let state = match target {
+                _ if !node.ended.is_empty() => RouteState::LeaderEnded,
+                Some(_) => RouteState::Moving,
+                None => RouteState::Serving,
+            };
+            let follower = target.filter(|target| *target != route.node_id);
+            Some((region.0, (route.node_id, node.addr, route.epoch, route.group, state, follower)))
         });
         routes.collect()
     }
@@ -132,7 +173,9 @@ impl Reader {
         assert!(message.snapshot || self.staged.is_none(), "a snapshot goes on to its end");
         let routes = self.staged.as_mut().unwrap_or(&mut self.routes);
         for route in &message.changed {
-            let known = (route.node_id, route.node_addr.clone(), route.epoch, route.group.clone());
+            let follower = route.followers.first().map(|follower| follower.node_id);
+            let (addr, group) = (route.node_addr.clone(), route.group.clone());
+            let known = (route.node_id, addr, route.epoch, group, route.state(), follower);
             let before = routes.insert(route.region_id, known);
             assert!(before.is_none_or(|before| before.2 <= route.epoch), "an epoch went back: {route:?}");
             self.told.push((route.region_id, route.epoch));

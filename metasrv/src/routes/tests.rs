@@ -6,6 +6,7 @@ use metasrv_core::id::ClusterId;
 use super::board::Board;
 use super::cursor::{Beginning, CHUNK, Next};
 use super::reader::{Events, INSTALLATION, Reader, keys};
+use metasrv_proto::admin::RouteState;
 
 /// A board with a short memory that has read this store.
 pub(super) fn board(events: &Events) -> Board {
@@ -39,6 +40,36 @@ fn a_reader_gets_a_snapshot_and_then_every_change_in_order() {
     reader.drain(&board, &mut cursor);
     assert_eq!(reader.told, [(5, 1), (5, 2), (5, 3), (5, 4)], "none is left out");
     assert_eq!((reader.routes, reader.revision), (events.truth(), 6));
+}
+
+#[test]
+fn a_reader_is_told_that_a_region_is_moved_and_that_its_node_has_ended() {
+    let mut events = Events::new();
+    events.address(1, "a:1");
+    events.address(2, "b:1");
+    events.route(5, 1, 1, "");
+    let mut board = board(&events);
+    let mut reader = Reader::default();
+    let mut cursor = reader.connect(&board);
+    let mut stands = |events: &Events| {
+        events.tell(&mut board);
+        reader.drain(&board, &mut cursor);
+        let (node, _, epoch, _, state, follower) = reader.routes[&5].clone();
+        (node, epoch, state, follower)
+    };
+    assert_eq!(stands(&events), (1, 1, RouteState::Serving, None));
+    events.migrate(5, 2, "preparing");
+    assert_eq!(stands(&events), (1, 1, RouteState::Moving, Some(2)));
+    events.route(5, 2, 2, "");
+    events.migrate(5, 2, "upgrading");
+    assert_eq!(stands(&events), (2, 2, RouteState::Moving, None));
+    events.migrate(5, 2, "closing");
+    assert_eq!(stands(&events), (2, 2, RouteState::Serving, None));
+    events.migrated(5);
+    events.end(2);
+    assert_eq!(stands(&events), (2, 2, RouteState::LeaderEnded, None));
+    events.address(2, "b:2");
+    assert_eq!(stands(&events), (2, 2, RouteState::Serving, None));
 }
 
 #[test]
