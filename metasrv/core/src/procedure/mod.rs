@@ -16,6 +16,7 @@
 //! | a failover, and the clean-up after a migration of that region | yes | a region without writer must not wait for a clean-up; its close names the old epoch and is refused under the new one |
 //! | two drains of one node | no | each would count the other's moves as its own |
 //! | more migrations than the limits | no | each costs its nodes opening, flushing and catching up |
+//! | more regions of one node without a writer than the limits | no | each would wait for the others' share of the node |
 
 pub mod drain;
 pub mod instruction;
@@ -118,14 +119,18 @@ pub struct Limits {
     pub migrations: usize,
     /// Migrations that one node takes part in, on either side.
     pub migrations_per_node: usize,
+    /// Regions of those migrations that may be without a writer at the same time, on either side of one node. The others
+    /// open, flush and wait meanwhile.
+    pub gaps_per_node: usize,
     /// Drains overall.
     pub drains: usize,
 }
 
 impl Default for Limits {
-    /// Few enough per node that its own clients hardly notice; enough overall that eight drains are not slower than one.
+    /// Few enough per node that its own clients hardly notice; enough overall that eight drains are not slower than one. Of
+    /// what a node works on, opening and flushing take most of the time: one gap after another hides behind them.
     fn default() -> Limits {
-        Limits { migrations: 32, migrations_per_node: 4, drains: 8 }
+        Limits { migrations: 32, migrations_per_node: 4, gaps_per_node: 1, drains: 8 }
     }
 }
 
@@ -138,6 +143,8 @@ pub struct InFlight {
     pub claim: Claim,
     /// The nodes that have work with it.
     pub nodes: Vec<NodeId>,
+    /// Nobody writes to its region for its sake.
+    pub in_gap: bool,
 }
 
 /// Why a procedure may not begin now.
@@ -186,6 +193,8 @@ pub struct Running {
     by_kind: BTreeMap<Kind, usize>,
     /// Migrations by the nodes that take part.
     load: BTreeMap<NodeId, usize>,
+    /// Those of them whose region has no writer.
+    gaps: BTreeMap<NodeId, usize>,
 }
 
 impl Running {
@@ -236,6 +245,9 @@ impl Running {
         if procedure.kind == Kind::Migration {
             for node in &procedure.nodes {
                 raise(&mut self.load, *node);
+                if procedure.in_gap {
+                    raise(&mut self.gaps, *node);
+                }
             }
         }
         raise(&mut self.by_kind, procedure.kind);
@@ -256,6 +268,9 @@ impl Running {
         if procedure.kind == Kind::Migration {
             for node in &procedure.nodes {
                 lower(&mut self.load, node);
+                if procedure.in_gap {
+                    lower(&mut self.gaps, node);
+                }
             }
         }
         lower(&mut self.by_kind, &procedure.kind);
@@ -269,6 +284,12 @@ impl Running {
     /// How many migrations this node takes part in.
     pub fn load(&self, node: NodeId) -> usize {
         self.load.get(&node).copied().unwrap_or_default()
+    }
+
+    /// Whether the region of one more migration between these nodes may lose its writer now.
+    pub fn has_room_for_gap(&self, nodes: &[NodeId], limits: &Limits) -> bool {
+        let gaps = |node| self.gaps.get(node).copied().unwrap_or_default();
+        nodes.iter().all(|node| gaps(node) < limits.gaps_per_node.max(1))
     }
 
     /// Those at work on this region, in the order of their ids.
@@ -296,13 +317,14 @@ fn lower<K: Ord>(counts: &mut BTreeMap<K, usize>, key: &K) {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { migrations: 3, migrations_per_node: 2, drains: 1 };
+    const LIMITS: Limits = Limits { migrations: 3, migrations_per_node: 2, gaps_per_node: 1, drains: 1 };
 
     fn migration(region: u64, nodes: [u64; 2]) -> InFlight {
         InFlight {
             kind: Kind::Migration,
             claim: Claim::Route(RegionId(region)),
             nodes: nodes.map(NodeId).to_vec(),
+            in_gap: false,
         }
     }
 
@@ -359,11 +381,35 @@ mod tests {
     }
 
     #[test]
+    fn one_node_has_one_region_without_a_writer_at_a_time() {
+        let mut running = Running::default();
+        let in_gap = |region, nodes| InFlight { in_gap: true, ..migration(region, nodes) };
+        let room = |running: &Running, nodes: [u64; 2]| running.has_room_for_gap(&nodes.map(NodeId), &LIMITS);
+        running.insert(ProcedureId(1), migration(1, [1, 2]));
+        assert!(room(&running, [1, 3]), "it still has its writer");
+        running.insert(ProcedureId(1), in_gap(1, [1, 2]));
+        assert!(!room(&running, [1, 3]) && !room(&running, [3, 1]) && !room(&running, [3, 2]));
+        assert!(room(&running, [3, 4]), "others have nothing to do with it");
+        assert_eq!(running.admits(&migration(2, [1, 3]), &LIMITS), Ok(()), "it may prepare");
+        running.insert(ProcedureId(1), migration(1, [1, 2]));
+        assert!(room(&running, [1, 3]));
+        running.insert(ProcedureId(2), in_gap(2, [1, 3]));
+        running.remove(ProcedureId(2));
+        assert!(room(&running, [1, 3]));
+        let none = Limits { gaps_per_node: 0, ..LIMITS };
+        assert!(
+            running.has_room_for_gap(&[NodeId(1)], &none),
+            "a limit of none would stop everything for ever"
+        );
+    }
+
+    #[test]
     fn a_node_has_one_drain_and_drains_are_limited() {
         let drain = |node| InFlight {
             kind: Kind::Drain,
             claim: Claim::Node(NodeId(node)),
             nodes: vec![NodeId(node)],
+            in_gap: false,
         };
         let mut running = Running::default();
         running.insert(ProcedureId(1), drain(1));
