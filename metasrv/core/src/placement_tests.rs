@@ -65,7 +65,7 @@ fn a_node_whose_restart_is_announced_takes_nothing_until_it_is_over() {
     let cordoned = Candidate { duty: Duty::Cordoned, ..restarting.clone() };
     assert_eq!(lost.exclusion(None), Some(Exclusion::Lost));
     assert_eq!(cordoned.exclusion(None), Some(Exclusion::Cordoned), "that does not end by itself");
-    let explained = explain(&[restarting.clone()], &Group::new(), None);
+    let explained = explain(std::slice::from_ref(&restarting), &Group::new(), None);
     assert_eq!(explained[0].outcome.to_string(), "excluded: its restart is announced");
     let moves = rebalance(&[restarting, candidate(2, 50), candidate(3, 50)], &Limits::default());
     assert_eq!(moves, [], "loads are not evened out with one that is about to end");
