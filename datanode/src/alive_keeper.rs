@@ -112,6 +112,15 @@ impl RegionAliveKeeper {
         (sent_at <= self.clock.now()).then_some(sent_at)
     }
 
+    /// Whether somebody waits for a region of this node: one that is moving from or to it, or that it shall lead and has no lease
+    /// for.
+    pub(crate) fn is_awaited(&self) -> bool {
+        let regions = self.regions.read().unwrap_or_else(PoisonError::into_inner);
+        regions
+            .values()
+            .any(|open| open.held().kind == OpenAs::Candidate || open.role() != RegionRole::Leader)
+    }
+
     /// Every open region as a heartbeat reports it, in the order of ids.
     pub(crate) fn report(&self) -> Vec<meta::RegionStat> {
         let stats: HashMap<RegionId, RegionStat> =

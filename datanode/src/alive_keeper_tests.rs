@@ -225,3 +225,26 @@ async fn ten_thousand_regions_need_one_task_and_one_timer() {
     bench.pass(1_000).await;
     assert_eq!(bench.told().len(), 5_000);
 }
+
+/// Goal: a node whose stream ends knows whether somebody waits for it. Method: a region through all that a migration does with it,
+/// beside one that is led all the time.
+#[tokio::test(start_paused = true)]
+async fn a_node_is_awaited_while_one_of_its_regions_has_no_writer_or_is_about_to_move() {
+    let bench = bench([]);
+    let keeper = &bench.keeper;
+    assert!(!keeper.is_awaited(), "it has nothing");
+    keeper.take(RegionServerEvent::Registered(RegionId(1), Epoch(1)));
+    assert!(keeper.is_awaited(), "it was told to lead, and has no lease");
+    bench.grant([(1, 1)]).unwrap();
+    assert!(!keeper.is_awaited());
+    keeper.take(RegionServerEvent::RegisteredCandidate(RegionId(2), Epoch(7)));
+    assert!(keeper.is_awaited(), "it is a candidate");
+    keeper.take(RegionServerEvent::Registered(RegionId(2), Epoch(8)));
+    assert!(keeper.is_awaited());
+    bench.grant([(1, 1), (2, 8)]).unwrap();
+    assert!(!keeper.is_awaited());
+    keeper.stop(RegionId(2), Epoch(8));
+    assert!(keeper.is_awaited(), "another node waits for what it wrote last");
+    keeper.take(RegionServerEvent::Deregistered(RegionId(2)));
+    assert!(!keeper.is_awaited());
+}

@@ -89,8 +89,9 @@ impl Session {
                     let (error, halves) = self.beat(sender, stream).await;
                     let changed = matches!(error, ClientError::LeaderChanged { .. });
                     left = changed.then_some(halves);
-                    // Who is told where to go is told in its turn.
-                    let wait = match changed || error.names_leader() {
+                    // Who is told where to go is told in its turn. Who has a region that nobody writes to is in a hurry.
+                    let awaited = self.shared.keeper.is_awaited();
+                    let wait = match changed || error.names_leader() || awaited {
                         true => Duration::ZERO,
                         false => self.rhythm.reconnect_after(suspicion.accepted()),
                     };

@@ -93,6 +93,11 @@ impl Pushers {
         self.by_node.get(node).map(|pusher| pusher.process)
     }
 
+    /// Names the stream of this process to this replica. `None`: it has none.
+    pub fn stream(&self, node: &NodeKey, process: Incarnation) -> Option<u64> {
+        self.by_node.get(node).filter(|pusher| pusher.process == process).map(|pusher| pusher.id.0)
+    }
+
     /// Whether the node has a stream to this replica.
     pub fn is_connected(&self, node: &NodeKey) -> bool {
         self.by_node.contains_key(node)

@@ -42,6 +42,8 @@ pub struct Candidate {
     pub reach: Reach,
     /// What an operator wants of it.
     pub duty: Duty,
+    /// Its restart is announced: what it got now would be without a writer soon.
+    pub is_restarting: bool,
 }
 
 /// Whether a node can be heard.
@@ -89,6 +91,8 @@ pub enum Exclusion {
     Draining,
     /// It takes no more regions.
     Cordoned,
+    /// Its restart is announced.
+    Restarting,
     /// Its weight is 0.
     NoCapacity,
 }
@@ -141,6 +145,7 @@ impl Candidate {
             host: String::new(),
             reach: Reach::Heard,
             duty: Duty::Open,
+            is_restarting: false,
         }
     }
 
@@ -152,6 +157,7 @@ impl Candidate {
             (Reach::Suspect, _) => Some(Exclusion::Suspect),
             (Reach::Heard, Duty::Draining) => Some(Exclusion::Draining),
             (Reach::Heard, Duty::Cordoned) => Some(Exclusion::Cordoned),
+            (Reach::Heard, Duty::Open) if self.is_restarting => Some(Exclusion::Restarting),
             (Reach::Heard, Duty::Open) => (self.weight == 0).then_some(Exclusion::NoCapacity),
         }
     }

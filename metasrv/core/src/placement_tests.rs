@@ -57,6 +57,21 @@ fn a_node_of_twice_the_weight_gets_twice_the_regions() {
 }
 
 #[test]
+fn a_node_whose_restart_is_announced_takes_nothing_until_it_is_over() {
+    let restarting = Candidate { is_restarting: true, ..candidate(1, 0) };
+    assert_eq!(restarting.exclusion(None), Some(Exclusion::Restarting));
+    assert_eq!(chosen(&[restarting.clone(), candidate(2, 50)], 2), [2, 2]);
+    let lost = Candidate { reach: Reach::Lost, ..restarting.clone() };
+    let cordoned = Candidate { duty: Duty::Cordoned, ..restarting.clone() };
+    assert_eq!(lost.exclusion(None), Some(Exclusion::Lost));
+    assert_eq!(cordoned.exclusion(None), Some(Exclusion::Cordoned), "that does not end by itself");
+    let explained = explain(std::slice::from_ref(&restarting), &Group::new(), None);
+    assert_eq!(explained[0].outcome.to_string(), "excluded: its restart is announced");
+    let moves = rebalance(&[restarting, candidate(2, 50), candidate(3, 50)], &Limits::default());
+    assert_eq!(moves, [], "loads are not evened out with one that is about to end");
+}
+
+#[test]
 fn the_gravest_rule_excludes() {
     use {Duty::*, Reach::*};
     let table = [

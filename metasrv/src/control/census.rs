@@ -2,6 +2,10 @@
 //!
 //! The brake counts the nodes of all clusters together: what makes many of them silent at once (this leader's network) knows
 //! no clusters.
+//!
+//! The loop turns with every step of a procedure, hundreds of times a second while a node is drained, and to count walks all
+//! nodes. So it is done as often as silence can be noticed, ten times a second; and at once where somebody knows more of a
+//! node than its silence: that its process has ended, or that its regions have gone elsewhere.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +15,7 @@ use metasrv_core::id::{NodeKey, Role};
 use metasrv_core::incarnation::Holds;
 use metasrv_core::time::BootTime;
 
-use super::{Control, event};
+use super::{Control, TURN, event};
 
 /// What the last turn has counted.
 #[derive(Default)]
@@ -20,13 +24,23 @@ pub struct Census {
     pub gone: BTreeSet<NodeKey>,
     /// All, and those that are silent.
     pub counted: brake::Census,
+    /// When that was.
+    counted_at: Option<BootTime>,
     held: bool,
     /// The history says that the brake holds.
     told: bool,
 }
 
-/// Counts, and tells the brake.
+/// Counts where it is time, and tells the brake.
 pub(super) fn turn(control: &mut Control, now: BootTime) {
+    let is_due = control.census.counted_at.is_none_or(|at| now.since(at) >= TURN);
+    if control.leader.control().takes_recount() || is_due {
+        count(control, now);
+    }
+    say(control, now);
+}
+
+fn count(control: &mut Control, now: BootTime) {
     let listening = control.leader.listening();
     let mut counted = brake::Census::default();
     let mut gone = BTreeSet::new();
@@ -41,7 +55,7 @@ pub(super) fn turn(control: &mut Control, now: BootTime) {
     control.brake.observe(counted, now);
     control.census.gone = gone;
     control.census.counted = counted;
-    say(control, now);
+    control.census.counted_at = Some(now);
 }
 
 /// Says once that failovers stand still, and once that they go on.

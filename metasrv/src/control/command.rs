@@ -22,7 +22,7 @@ mod region;
 
 use metasrv_core::id::{ClusterId, NodeId, NodeKey, Role};
 use metasrv_core::time::BootTime;
-use metasrv_proto::admin::{ListProceduresResponse, StoredEvent};
+use metasrv_proto::admin::ListProceduresResponse;
 
 use super::orders::{Given, Subject};
 use super::{Command, Control, ControlError, Reply, duty, explain, procedures};
@@ -125,17 +125,6 @@ fn known(control: &Control, cluster: u64, id: u64) -> Result<NodeKey, ControlErr
 /// Who gives an order, and when.
 fn given<'a>(control: &Control, reason: &'a str, now: BootTime) -> Given<'a> {
     Given { reason, term: control.leader.term(), now, wall_ms: wall_clock_ms() }
-}
-
-/// What is told of a node.
-pub(super) fn of_node(kind: &str, node: &NodeKey, why: &str) -> StoredEvent {
-    StoredEvent {
-        kind: kind.to_owned(),
-        cluster_id: node.cluster.0,
-        node_id: node.id.0,
-        why: why.to_owned(),
-        ..StoredEvent::default()
-    }
 }
 
 /// Why something was not written.

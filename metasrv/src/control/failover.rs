@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metasrv_core::brake::Verdict;
+use metasrv_core::detector::Health;
 use metasrv_core::failover::{Gone, Held, Plan, Situation, Takeover, Why, plan};
 use metasrv_core::grant::Reported;
 use metasrv_core::id::{ClusterId, Epoch, NodeId, NodeKey, RegionId};
@@ -78,7 +79,7 @@ pub struct Done {
 struct Lost {
     key: NodeKey,
     node: NodeId,
-    health: metasrv_core::detector::Health,
+    health: Health,
     holder: Option<metasrv_core::id::Incarnation>,
     certificate: Option<metasrv_core::failover::Certificate>,
     regions: Vec<Copied>,
@@ -186,6 +187,11 @@ impl Copied {
 fn copy(control: &Control, key: &NodeKey, now: BootTime) -> Option<Lost> {
     let listening = control.leader.listening();
     let entry = control.leader.nodes().get(key)?;
+    let health = control.leader.health(&entry, &listening, now);
+    // It may have come back since it was counted.
+    if !entry.is_dead() && !matches!(health, Health::Lost { .. }) {
+        return None;
+    }
     let is_free = |region: &RegionId| {
         !control.failover.is_in_flight(*region) && !control.procedures.claims_route(*region)
     };
@@ -198,7 +204,7 @@ fn copy(control: &Control, key: &NodeKey, now: BootTime) -> Option<Lost> {
     Some(Lost {
         key: *key,
         node: key.id,
-        health: control.leader.health(&entry, &listening, now),
+        health,
         holder: entry.holder.current(),
         certificate: entry.certificate,
         regions: regions.collect(),
@@ -212,6 +218,7 @@ pub(super) fn candidates(control: &Control, cluster: ClusterId, now: BootTime) -
         let known = duty::of(control, &NodeKey::datanode(cluster, candidate.node), now);
         (candidate.incoming, candidate.outgoing) = (known.incoming, known.outgoing);
         candidate.duty = known.duty;
+        candidate.is_restarting = known.restarting_until.is_some();
     }
     candidates
 }
@@ -310,6 +317,7 @@ pub(super) fn done(control: &mut Control, done: Done) {
             }
         }
     }
-    // The next ones, or the same again.
+    // The next ones, or the same again; a node that has lost its last region is not gone any more.
+    control.leader.control().wake();
     control.failover.begun_with = None;
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use metasrv_core::id::NodeKey;
@@ -86,18 +87,31 @@ pub enum ControlError {
 pub struct ControlHandle {
     commands: mpsc::Sender<Command>,
     wake: Arc<Notify>,
+    /// The nodes are to be counted anew.
+    recount: Arc<AtomicBool>,
 }
 
 impl ControlHandle {
     /// A handle, and the end that the loop takes.
     pub fn new() -> (ControlHandle, mpsc::Receiver<Command>) {
         let (commands, receiver) = mpsc::channel(QUEUE);
-        (ControlHandle { commands, wake: Arc::default() }, receiver)
+        (ControlHandle { commands, wake: Arc::default(), recount: Arc::default() }, receiver)
     }
 
-    /// Something happened that the loop should look at now.
+    /// Something happened that the loop should look at now, and that may tell of a node that it is gone.
     pub fn wake(&self) {
+        self.recount.store(true, Ordering::Release);
         self.wake.notify_one();
+    }
+
+    /// A procedure may go on. Nothing is known of nodes that was not known before, so that they are not counted for it.
+    pub fn wake_procedures(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Whether the nodes are to be counted anew since this was asked last.
+    pub(super) fn takes_recount(&self) -> bool {
+        self.recount.swap(false, Ordering::AcqRel)
     }
 
     pub(super) async fn woken(&self) {
@@ -119,5 +133,21 @@ impl ControlHandle {
             Ok(Err(_)) => Err(ControlError::NotLeading),
             Err(_) => Err(ControlError::TimedOut),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_are_counted_anew_once_for_what_may_tell_of_one_that_is_gone() {
+        let (handle, _commands) = ControlHandle::new();
+        handle.wake_procedures();
+        assert!(!handle.takes_recount(), "a step of a procedure tells nothing of nodes");
+        handle.wake();
+        handle.wake_procedures();
+        assert!(handle.clone().takes_recount());
+        assert!(!handle.takes_recount(), "once is enough");
     }
 }

@@ -125,7 +125,7 @@ impl Control {
     fn new(leader: Arc<Leader>, mailbox: Arc<HeartbeatMailbox>, agenda: Agenda, now: BootTime) -> Control {
         let orders =
             Orders::load(agenda.node_orders, agenda.failover_order, now, crate::clock::wall_clock_ms());
-        let procedures = Procedures::load(agenda.procedures, &leader, now);
+        let procedures = Procedures::load(agenda.procedures, &leader, agenda.since);
         Control {
             leader,
             mailbox,

@@ -53,7 +53,8 @@ impl Leader {
             if lock_proves_end(&entry, process, lock) {
                 let ended = entry.holder.current().unwrap_or_default();
                 // A successor that has to wait for the store asks again with each heartbeat.
-                if entry.certificate.is_none_or(|known| known.ended != ended) {
+                let is_news = entry.certificate.is_none_or(|known| known.ended != ended);
+                if is_news {
                     self.tell(event::process_ended(
                         node,
                         "its successor holds the lock of its data directory",
@@ -61,10 +62,12 @@ impl Leader {
                 }
                 entry.holder.certify_end(ended);
                 entry.certificate = Some(Certificate { ended, proof: Proof::LockTaken { by: process } });
-                tracing::info!(
-                    term = %self.term, %node, node_epoch = process.epoch, ended = ended.epoch,
-                    "a restarted process holds the lock of its predecessor, which has ended: it does not wait"
-                );
+                if is_news {
+                    tracing::info!(
+                        term = %self.term, %node, node_epoch = process.epoch, ended = ended.epoch,
+                        "a restarted process holds the lock of its predecessor, which has ended: it does not wait"
+                    );
+                }
             }
             let holds = if entry.regions.is_empty() { Holds::Nothing } else { Holds::Regions };
             match entry.holder.offer(process, holds, self.settled_at, self.timing.grant_wait(), now) {

@@ -67,21 +67,29 @@ impl Leader {
         }
         drop(entry);
         if news {
-            self.control.wake();
+            self.control.wake_procedures();
         }
     }
 
-    /// What is known of a node, and of how it holds a region that is watched.
+    /// A node has a stream to this leader: what a procedure has to tell it can be told now.
+    pub fn connected(&self, node: &NodeKey) {
+        if self.nodes.get(node).is_some_and(|entry| !entry.watched.is_empty()) {
+            self.control.wake_procedures();
+        }
+    }
+
+    /// What is known of a node, and of how it holds a region that is watched. Whether it has a stream the mailbox knows.
     pub fn node_view(&self, node: &NodeKey, region: RegionId, now: BootTime) -> NodeView {
         let listening = self.listening();
         let Some(entry) = self.nodes.get(node) else {
-            return NodeView { process: None, presence: Presence::Lost, report: None };
+            return NodeView { process: None, presence: Presence::Lost, report: None, stream: None };
         };
         let is_lost = matches!(self.health(&entry, &listening, now), Health::Lost { .. });
         NodeView {
             process: entry.holder.current(),
             presence: if entry.is_dead() || is_lost { Presence::Lost } else { Presence::Reachable },
             report: entry.watched.get(&region).copied().flatten(),
+            stream: None,
         }
     }
 

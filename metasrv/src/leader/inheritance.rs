@@ -10,6 +10,7 @@ use dashmap::DashMap;
 use metasrv_core::failover::{Certificate, Proof};
 use metasrv_core::id::{Fence, Incarnation, NodeKey, Term};
 use metasrv_core::incarnation::Holder;
+use metasrv_core::time::BootTime;
 use metasrv_proto::admin::{FailoverOrderRecord, NodeOrderRecord, ProcedureRecord};
 
 use super::node::Node;
@@ -38,6 +39,8 @@ pub struct Inheritance {
 /// What a term takes up from those before it.
 #[derive(Default)]
 pub struct Agenda {
+    /// When the term began to serve: what is reported from then on counts.
+    pub since: BootTime,
     /// Procedures at work.
     pub procedures: Vec<Held<ProcedureRecord>>,
     /// What operators want of nodes.
@@ -142,14 +145,21 @@ pub fn inherit(keys: &Keys, state: State) -> Result<Inheritance, TakeoverError> 
         last: held.value.value,
         revision: held.revision,
     });
-    for held in state.procedures.values() {
-        // One that makes no sense could be about to take a region from its node: a leader must not skip it.
-        understand(keys, held)?;
-    }
     let agenda = Agenda {
-        procedures: state.procedures.into_values().collect(),
+        since: BootTime::ZERO,
+        procedures: state.procedures.into_values().filter(|held| is_understood(keys, held)).collect(),
         node_orders: state.node_orders.into_iter().collect(),
         failover_order: state.failover_order,
     };
     Ok(Inheritance { sequence, nodes: known, lease_revisions, agenda })
+}
+
+/// One that makes no sense is left alone, where a check of the store finds it: without a leader no region would have a writer for
+/// long. Nobody carries it out, so nothing changes hands by it; and whatever it had stopped, its node refuses by itself.
+fn is_understood(keys: &Keys, held: &Held<ProcedureRecord>) -> bool {
+    let understood = understand(keys, held);
+    if let Err(error) = &understood {
+        tracing::error!(%error, "the record of a procedure makes no sense: it is left alone");
+    }
+    understood.is_ok()
 }

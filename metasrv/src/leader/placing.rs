@@ -2,9 +2,9 @@
 //!
 //! | a datanode | gets new regions |
 //! | --- | --- |
-//! | named by the operator, connected | yes, unless it is cordoned or being drained |
+//! | named by the operator, connected | yes, unless it is cordoned, being drained, or announced to restart |
 //! | not connected | no: nobody would open them |
-//! | suspect, lost, cordoned, draining, without capacity | no |
+//! | suspect, lost, cordoned, draining, announced to restart, without capacity | no |
 //! | else | by [`metasrv_core::placement`]: regions of one group spread over zones, hosts and nodes, then the lowest load |
 
 use metasrv_core::id::{ClusterId, NodeId, NodeKey};
@@ -43,11 +43,16 @@ impl Leader {
             if !pushers.is_connected(&node) || !self.nodes.contains_key(&node) {
                 return Err(CreateError::NoSuchNode(node));
             }
-            return match duties.get(&node).map_or(Duty::Open, |known| known.duty) {
-                Duty::Open => Ok(vec![node; wanted.count]),
-                Duty::Cordoned => Err(CreateError::Unfit { node, why: Exclusion::Cordoned }),
-                Duty::Draining => Err(CreateError::Unfit { node, why: Exclusion::Draining }),
+            let known = duties.get(&node);
+            let why = match known.map_or(Duty::Open, |known| known.duty) {
+                Duty::Cordoned => Exclusion::Cordoned,
+                Duty::Draining => Exclusion::Draining,
+                Duty::Open if known.is_some_and(|known| known.restarting_until.is_some()) => {
+                    Exclusion::Restarting
+                }
+                Duty::Open => return Ok(vec![node; wanted.count]),
             };
+            return Err(CreateError::Unfit { node, why });
         }
         let known = self.candidates(cluster, self.clock.now());
         let mut candidates: Vec<Candidate> = known
@@ -60,6 +65,7 @@ impl Leader {
         for candidate in &mut candidates {
             if let Some(known) = duties.get(&NodeKey::datanode(cluster, candidate.node)) {
                 candidate.duty = known.duty;
+                candidate.is_restarting = known.restarting_until.is_some();
                 (candidate.incoming, candidate.outgoing) = (known.incoming, known.outgoing);
             }
         }

@@ -11,7 +11,7 @@ use metasrv_proto::admin::{CounterRecord, StoredEvent};
 use super::node::Region;
 use super::{Leader, Wanted};
 use crate::clock::wall_clock_ms;
-use crate::control::ControlError;
+use crate::control::{ControlError, event};
 use crate::pusher::Pushers;
 use crate::record;
 use crate::store::fenced::{CommitError, Write};
@@ -187,13 +187,6 @@ impl Leader {
 /// What the history says of a new region. The route keeps the whole reason; a history of thousands need not repeat it.
 fn created_event(node: &NodeKey, region: RegionId, reason: &str) -> StoredEvent {
     let cut = reason.char_indices().map(|(at, _)| at).find(|at| *at >= REASON_BYTES);
-    StoredEvent {
-        kind: "region_created".to_owned(),
-        cluster_id: node.cluster.0,
-        region_id: region.0,
-        node_id: node.id.0,
-        epoch: FIRST_EPOCH.0,
-        why: cut.and_then(|at| reason.get(..at)).unwrap_or(reason).to_owned(),
-        ..StoredEvent::default()
-    }
+    let why = cut.and_then(|at| reason.get(..at)).unwrap_or(reason);
+    event::region_created(node, region, FIRST_EPOCH, why)
 }

@@ -128,8 +128,9 @@ impl Prepared {
             lease,
             fenced,
             begun: Begun { own, installation, wait, .. },
-            inheritance: Inheritance { sequence, nodes, lease_revisions, agenda },
+            inheritance: Inheritance { sequence, nodes, lease_revisions, mut agenda },
         } = self;
+        agenda.since = candidate.clock.now();
         let mut tasks = JoinSet::new();
         let (write_behind, writing) = WriteBehind::new(
             fenced.clone(),

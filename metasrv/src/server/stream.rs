@@ -302,6 +302,7 @@ impl Stream {
         let process = session.fixed.process.unwrap_or_default();
         session.pusher =
             Some(self.shared.group.pushers().register(session.node, process, self.sender.clone()));
+        session.leader.connected(&session.node);
         self.shared.metrics.pushers.with_label_values(&[session.node.role.name()]).inc();
         tracing::info!(term = %session.leader.term(), node = %session.node, node_epoch = process.epoch, "connected");
     }

@@ -105,6 +105,7 @@ impl fmt::Display for Exclusion {
             Exclusion::Suspect => "it is suspect",
             Exclusion::Draining => "it is being drained",
             Exclusion::Cordoned => "it is cordoned",
+            Exclusion::Restarting => "its restart is announced",
             Exclusion::NoCapacity => "its weight is 0",
         })
     }

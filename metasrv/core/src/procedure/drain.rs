@@ -94,7 +94,8 @@ pub struct Progress {
     pub left: usize,
     /// Regions with a migration at work.
     pub in_flight: usize,
-    /// The time that the rest takes, by the rate so far. `None`: nothing is known to tell it from.
+    /// The time that the rest takes, by the rate so far. `None`: nothing is known to tell it from, or nothing is left and only
+    /// the last copies are being closed.
     pub eta: Option<Duration>,
 }
 
@@ -251,7 +252,9 @@ impl Draining {
         let left = seen.regions.len();
         let (begun, at_begin) = *self.begun.get_or_insert((now, left));
         let moved = at_begin.saturating_sub(left);
-        let eta = if moved > 0 {
+        let eta = if left == 0 {
+            None
+        } else if moved > 0 {
             Some(proportional(now.since(begun), left, moved))
         } else {
             seen.typical.map(|typical| in_rounds(left, at_once(limits), typical))
@@ -294,7 +297,7 @@ pub fn plan(
 }
 
 fn migration(region: RegionId, nodes: Vec<NodeId>) -> InFlight {
-    InFlight { kind: Kind::Migration, claim: Claim::Route(region), nodes }
+    InFlight { kind: Kind::Migration, claim: Claim::Route(region), nodes, in_gap: false }
 }
 
 /// Migrations of one node at the same time.

@@ -15,7 +15,7 @@ use crate::time::BootTime;
 
 const NODE: NodeId = NodeId(1);
 const TARGET: NodeId = NodeId(2);
-const LIMITS: Limits = Limits { migrations: 3, migrations_per_node: 2, drains: 1 };
+const LIMITS: Limits = Limits { migrations: 3, migrations_per_node: 2, gaps_per_node: 1, drains: 1 };
 const BACK_OFF: BackOff = BackOff { first: Duration::from_secs(2), longest: Duration::from_secs(5) };
 
 fn stored(total: usize) -> Drain {
@@ -35,7 +35,7 @@ fn regions(ids: std::ops::RangeInclusive<u64>) -> Vec<RegionId> {
 }
 
 fn migration(region: RegionId, nodes: [NodeId; 2]) -> InFlight {
-    InFlight { kind: Kind::Migration, claim: Claim::Route(region), nodes: nodes.to_vec() }
+    InFlight { kind: Kind::Migration, claim: Claim::Route(region), nodes: nodes.to_vec(), in_gap: false }
 }
 
 /// One step with a target for all but these regions.
@@ -168,6 +168,7 @@ fn it_ends_when_no_route_names_the_node_and_its_last_migration_is_over() {
     running.insert(ProcedureId(1), cleaning);
     let (moves, progress, ..) = begun(step(&mut draining(3), &[], &running, 0));
     assert_eq!((moves, progress.done, progress.left), (vec![], 3, 0));
+    assert_eq!(progress.eta, None, "no time for no regions: it would be taken for that of the drain");
     running.remove(ProcedureId(1));
     assert_eq!(step(&mut draining(3), &[], &running, 0), Next::Finish(End::Empty));
     assert_eq!(draining(3).cancel(), Next::Finish(End::Cancelled));
@@ -206,7 +207,7 @@ proptest! {
         total in 0_u64..30,
         moments in prop::collection::vec(moment(), 0..60),
     ) {
-        let limits = Limits { migrations: 5, migrations_per_node: 3, drains: 1 };
+        let limits = Limits { migrations: 5, migrations_per_node: 3, gaps_per_node: 1, drains: 1 };
         let healed = Moment { ends: 0, undone: false, leader_changes: false, no_target: false };
         let mut draining = draining(total as usize);
         let mut left = regions(1..=total);

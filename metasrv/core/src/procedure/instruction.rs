@@ -147,6 +147,9 @@ pub struct NodeView {
     pub presence: Presence,
     /// Its last report. `None`: nothing was reported in this term.
     pub report: Option<Report>,
+    /// Names the stream that this process has to this leader; each has another name. `None`: it has none, and can be told
+    /// nothing.
+    pub stream: Option<u64>,
 }
 
 impl NodeView {

@@ -1,14 +1,18 @@
 //! The live migration of one region from node `from`, which leads it, to node `to`.
 //!
-//! | state | asked for | goes on when | why | next |
-//! | --- | --- | --- | --- | --- |
-//! | Preparing | `to`: open as a candidate, read-only | `to` reports it | the slow part, while `from` writes | Flushing |
-//! | Flushing | `from`: flush | it answered, or patience is over | less is left to catch up with; nothing depends on it | Downgrading |
-//! | Downgrading | `from`: stop writing; nothing is granted to it for this epoch from the commit of this state on | its recorded process confirmed for this epoch, or rule 4 frees the region otherwise | one writer: the gap begins | CatchingUp |
-//! | CatchingUp | `to`: read up to the last position | it answered | nothing acknowledged is lost | the commit: route and Upgrading in one fenced transaction |
-//! | Upgrading | `to`: lead under the new epoch | it reports so; or it is lost, and the region's failover takes over | told only after the commit: the gap ends | Closing |
-//! | Closing | `from`: close | it reports that it did; or it is lost | tidiness | Done |
-//! | Undoing | first, where Downgrading was reached, a raised epoch for `from`; then `to`: close | `to` reports that it did; or it is lost | `from` refuses its old epoch for ever, so it goes on only under a new one | Undone |
+//! | state | stored? | asked for | goes on when | why | next |
+//! | --- | --- | --- | --- | --- | --- |
+//! | Preparing | at the begin | `to`: open as a candidate, read-only | `to` reports it | the slow part, while `from` writes | Flushing |
+//! | Flushing | no | `from`: flush | it answered, or patience is over; and few enough regions of both nodes are without a writer | less is left to catch up with; nothing depends on it | Downgrading |
+//! | Downgrading | first | `from`: stop writing; nothing is granted to it for this epoch from the commit of this state on | its recorded process confirmed for this epoch, or rule 4 frees the region otherwise | one writer: the gap begins | CatchingUp |
+//! | CatchingUp | no | `to`: read up to the last position | it answered | nothing acknowledged is lost | the commit: route and Upgrading in one fenced transaction |
+//! | Upgrading | with the route | `to`: lead under the new epoch | it reports so; or it is lost, and the region's failover takes over | told only after the commit: the gap ends | Closing |
+//! | Closing | no | `from`: close | it reports that it did; or it is lost | tidiness | Done |
+//! | Undoing | first | first, where Downgrading was reached, a raised epoch for `from`; then `to`: close | `to` reports that it did; or it is lost | `from` refuses its old epoch for ever, so it goes on only under a new one | Undone |
+//!
+//! Stored is what changes who may be granted the region, and before it changes. What is not stored a later leader finds out
+//! again, by telling once more what changes nothing the second time: a copy is open, a stop is confirmed, a target leads. In
+//! the gap a region waits for the store once.
 //!
 //! Before the commit, each of these leads to Undoing: an operator's cancel; the route changed; `to` is lost, restarted,
 //! without the region, or too slow; and before Downgrading `from` is lost or restarted (failover takes over, and `to` is a
@@ -177,6 +181,8 @@ pub struct Observed {
     /// When rule 4 frees the region from `from` without its word ([`crate::failover::release`]): what it was granted is
     /// over by then. [`BootTime::ZERO`]: it is allowed now; [`BootTime::MAX`]: it is not known.
     pub free_at: BootTime,
+    /// One more region of these nodes may lose its writer ([`super::Running::has_room_for_gap`]).
+    pub has_room_for_gap: bool,
 }
 
 /// What is to be done now.
@@ -189,6 +195,8 @@ pub enum Next {
         /// When to look again, if nothing is reported before.
         look_at: BootTime,
     },
+    /// Go on in this state at once ([`Migrating::goes_on`]): nothing of it is stored.
+    GoOn(Migration),
     /// Store this, in a fenced transaction that compares the revision of the record.
     Persist(Migration),
     /// Store both in one fenced transaction that compares the revisions of the record and of the route.
@@ -234,7 +242,13 @@ impl Migration {
 
     /// What others see of it.
     pub fn in_flight(&self) -> InFlight {
-        InFlight { kind: Kind::Migration, claim: self.claim(), nodes: vec![self.from, self.to] }
+        let nodes = vec![self.from, self.to];
+        InFlight { kind: Kind::Migration, claim: self.claim(), nodes, in_gap: self.is_in_gap() }
+    }
+
+    /// Whether nobody writes to the region for its sake.
+    pub fn is_in_gap(&self) -> bool {
+        matches!(self.state, State::Downgrading | State::CatchingUp { .. } | State::Upgrading)
     }
 
     /// What is to be stored to cancel it. If storing it conflicts, the commit was first: ask again.
@@ -302,9 +316,10 @@ impl Migration {
     }
 }
 
-/// A migration at work: what is stored, and since when this leader waits.
+/// A migration at work: where it stands, and since when this leader waits.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Migrating {
+    /// As it is stored, or in a state after that which is not.
     stored: Migration,
     patience: Patience,
     /// When this leader took it up.
@@ -313,8 +328,8 @@ pub struct Migrating {
     entered: BootTime,
     /// When Downgrading began, or this leader took up a later state.
     gap_begun: BootTime,
-    /// When the instruction of this state was last told.
-    told: Option<BootTime>,
+    /// When the instruction of this state was last told, and over which stream.
+    told: Option<(BootTime, Option<u64>)>,
 }
 
 impl Procedure for Migrating {

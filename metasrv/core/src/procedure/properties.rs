@@ -12,8 +12,8 @@ use super::simulator::{Fate, Faults, Mutation, Script, World};
 /// Two mistakes of the simulation's own shell were found by one seed in a thousand.
 const SEEDS: u64 = 2_000;
 
-/// Calls of a migration without faults: its creation, a change to each of five further states, its removal.
-const CALLS: u64 = 7;
+/// Calls of a migration without faults: its creation, the stop of its source, the commit, its removal.
+const CALLS: u64 = 4;
 
 const STATES: [&str; 6] = ["Preparing", "Flushing", "Downgrading", "CatchingUp", "Upgrading", "Closing"];
 
@@ -91,7 +91,8 @@ fn a_fault_at_any_single_call_costs_nothing_but_time() {
             }
         }
     }
-    for state in STATES {
+    // Those in which it calls the store. In the others leaders end above.
+    for state in ["none", "Flushing", "CatchingUp", "Closing"] {
         assert!(crashed_in.contains(state), "no leader crashed in {state}");
     }
 }

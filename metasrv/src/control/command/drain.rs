@@ -3,9 +3,9 @@
 use metasrv_core::time::BootTime;
 use metasrv_proto::admin::{DrainNodeRequest, DrainNodeResponse};
 
-use super::{answer, given, known, of_node};
+use super::{answer, given, known};
 use crate::control::procedures::{self, Beside};
-use crate::control::{Control, ControlError, Reply, exclusion, failover};
+use crate::control::{Control, ControlError, Reply, event, exclusion, failover};
 
 /// Begins to drain a node, or says what that would do. The node is cordoned in the transaction that stores the drain: between
 /// the two it could get new regions.
@@ -49,7 +49,7 @@ fn cordon(control: &mut Control, request: &DrainNodeRequest, now: BootTime) -> O
     let (write, change) = control.orders.cordon(control.leader.keys(), node, true, given)?;
     Some(Beside {
         write,
-        event: of_node("node_cordoned", &node, &request.reason),
+        event: event::node_cordoned(&node, &request.reason),
         committed: Box::new(move |control, revision| control.orders.committed(change, revision)),
     })
 }

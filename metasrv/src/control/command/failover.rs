@@ -6,13 +6,11 @@ use metasrv_core::brake::Verdict;
 use metasrv_core::id::{ClusterId, RegionId};
 use metasrv_core::time::BootTime;
 use metasrv_proto::admin::set_failover_request::Order;
-use metasrv_proto::admin::{
-    GetFailoverResponse, SetFailoverRequest, SetMaintenanceRequest, StoredEvent, StuckRegion,
-};
+use metasrv_proto::admin::{GetFailoverResponse, SetFailoverRequest, SetMaintenanceRequest, StuckRegion};
 
 use super::{answer, given};
 use crate::control::orders::{self, Answer, LONGEST_PAUSE, Told};
-use crate::control::{Control, ControlError, Reply};
+use crate::control::{Control, ControlError, Reply, event};
 
 /// Pauses failovers, or resumes them.
 pub fn set(
@@ -22,9 +20,9 @@ pub fn set(
     now: BootTime,
 ) {
     let given = given(control, &request.reason, now);
-    let (kind, lasts_ms) = match request.order {
-        Some(Order::PauseMs(ms)) => ("failover_paused", ms),
-        Some(Order::ResumeMs(ms)) => ("failover_resumed", ms),
+    let (pauses, lasts_ms) = match request.order {
+        Some(Order::PauseMs(ms)) => (true, ms),
+        Some(Order::ResumeMs(ms)) => (false, ms),
         None => {
             let why = "pause_ms or resume_ms must be set".to_owned();
             return answer(reply, Err(ControlError::Invalid { field: "order", why }));
@@ -40,15 +38,12 @@ pub fn set(
         return answer(reply, Err(ControlError::Refused(why)));
     }
     let keys = control.leader.keys();
-    let change = match request.order {
-        Some(Order::PauseMs(_)) => control.orders.pause(keys, lasts, given),
-        _ => control.orders.resume(keys, lasts, given),
+    let (change, event) = if pauses {
+        (control.orders.pause(keys, lasts, given), event::failover_paused(lasts, &request.reason))
+    } else {
+        (control.orders.resume(keys, lasts, given), event::failover_resumed(lasts, &request.reason))
     };
-    let why = match lasts.is_zero() {
-        true => request.reason.clone(),
-        false => format!("for {} s: {}", lasts.as_secs_f64(), request.reason),
-    };
-    orders::begin(control, change, told(kind, why), Answer::Failover(reply));
+    orders::begin(control, change, Told { event, by_itself: false }, Answer::Failover(reply));
 }
 
 /// Switches maintenance on or off.
@@ -62,14 +57,11 @@ pub fn maintain(
     match control.orders.maintain(control.leader.keys(), request.on, given) {
         None => answer(reply, Ok(standing(control, None))),
         Some(change) => {
-            let kind = if request.on { "maintenance_on" } else { "maintenance_off" };
-            orders::begin(control, change, told(kind, request.reason.clone()), Answer::Failover(reply));
+            let tell = if request.on { event::maintenance_on } else { event::maintenance_off };
+            let told = Told { event: tell(&request.reason), by_itself: false };
+            orders::begin(control, change, told, Answer::Failover(reply));
         }
     }
-}
-
-fn told(kind: &str, why: String) -> Told {
-    Told { event: StoredEvent { kind: kind.to_owned(), why, ..StoredEvent::default() }, by_itself: false }
 }
 
 /// How failovers stand, with the regions of a cluster (of all, where none is named) that wait.

@@ -8,9 +8,9 @@ use metasrv_proto::admin::{
     DecommissionNodeRequest, DecommissionNodeResponse,
 };
 
-use super::{answer, datanode, given, known, of_node};
+use super::{answer, datanode, given, known};
 use crate::control::orders::{self, Answer, Told};
-use crate::control::{Control, ControlError, Reply};
+use crate::control::{Control, ControlError, Reply, event};
 
 /// Cordons a node, or ends that.
 pub fn cordon(
@@ -31,11 +31,11 @@ pub fn cordon(
         return answer(reply, Err(ControlError::Refused(why)));
     }
     let given = given(control, &request.reason, now);
-    let kind = if request.cordoned { "node_cordoned" } else { "node_uncordoned" };
+    let tell = if request.cordoned { event::node_cordoned } else { event::node_uncordoned };
     match control.orders.cordon(control.leader.keys(), node, request.cordoned, given) {
         None => answer(reply, Ok(CordonNodeResponse {})),
         Some(change) => {
-            let told = Told { event: of_node(kind, &node, &request.reason), by_itself: false };
+            let told = Told { event: tell(&node, &request.reason), by_itself: false };
             orders::begin(control, change, told, Answer::Cordon(reply));
         }
     }
@@ -54,16 +54,16 @@ pub fn announce_restart(
     };
     let lasts = Duration::from_millis(request.for_ms);
     let given = given(control, &request.reason, now);
-    let (kind, until_ms, why) = if lasts.is_zero() {
-        ("restart_withdrawn", 0, request.reason.clone())
+    let (event, until_ms) = if lasts.is_zero() {
+        (event::restart_withdrawn(&node, &request.reason), 0)
     } else {
-        let why = format!("for {} s: {}", lasts.as_secs_f64(), request.reason);
-        ("restart_announced", given.wall_ms.saturating_add(request.for_ms), why)
+        let until_ms = given.wall_ms.saturating_add(request.for_ms);
+        (event::restart_announced(&node, lasts, &request.reason), until_ms)
     };
     match control.orders.announce_restart(control.leader.keys(), node, lasts, given) {
         None => answer(reply, Ok(AnnounceRestartResponse { until_ms })),
         Some(change) => {
-            let told = Told { event: of_node(kind, &node, &why), by_itself: false };
+            let told = Told { event, by_itself: false };
             orders::begin(control, change, told, Answer::Restart(reply, until_ms));
         }
     }
@@ -100,6 +100,6 @@ pub fn decommission(
     let Some(change) = control.orders.forget(control.leader.keys(), node) else {
         return answer(reply, Err(ControlError::Refused(format!("{node} is not cordoned"))));
     };
-    let told = Told { event: of_node("node_decommissioned", &node, &request.reason), by_itself: false };
+    let told = Told { event: event::node_decommissioned(&node, &request.reason), by_itself: false };
     orders::begin_to_forget(control, node, change, told, Answer::Decommission(reply));
 }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use metasrv_core::id::{Epoch, NodeKey, RegionId};
-use metasrv_proto::admin::{DropRegionRequest, DropRegionResponse, StoredEvent};
+use metasrv_proto::admin::{DropRegionRequest, DropRegionResponse};
 
 use super::{answer, not_done};
-use crate::control::{Control, ControlError, Done, Reply};
+use crate::control::{Control, ControlError, Done, Reply, event};
 
 /// Takes a region's route away.
 pub fn drop(control: &mut Control, request: &DropRegionRequest, reply: Reply<DropRegionResponse>) {
@@ -15,15 +15,7 @@ pub fn drop(control: &mut Control, request: &DropRegionRequest, reply: Reply<Dro
         Ok(found) => found,
         Err(error) => return answer(reply, Err(error)),
     };
-    let event = StoredEvent {
-        kind: "region_dropped".to_owned(),
-        cluster_id: node.cluster.0,
-        region_id: region.0,
-        from_node_id: node.id.0,
-        epoch: epoch.0,
-        why: request.reason.clone(),
-        ..StoredEvent::default()
-    };
+    let event = event::region_dropped(&node, region, epoch, &request.reason);
     let leader = Arc::clone(&control.leader);
     control.work.spawn(async move {
         let dropped = leader.drop_region(&node, region, epoch, vec![event]).await;

@@ -11,7 +11,7 @@ use metasrv_proto::admin::{
 use super::Change;
 use crate::clock::wall_clock_ms;
 use crate::control::command::{self, answer, failover};
-use crate::control::{Control, ControlError, Done as LoopDone, Reply};
+use crate::control::{Control, ControlError, Done as LoopDone, Reply, event};
 use crate::leader::RelocateError;
 use crate::store::fenced::{CommitError, Write};
 
@@ -128,7 +128,7 @@ pub fn turn(control: &mut Control, now: BootTime) {
     }
     control.orders.apply_to(&mut control.brake, now);
     if let Some((node, write)) = control.orders.outlived(control.leader.keys(), now) {
-        let event = command::of_node("restart_over", &node, "its time is over");
+        let event = event::restart_over(&node);
         begin(control, write, Told { event, by_itself: true }, Answer::Nobody);
     }
 }

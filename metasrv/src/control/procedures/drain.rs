@@ -70,12 +70,12 @@ impl Emptying {
     pub(super) fn new(stored: StoredDrain, revision: i64) -> Emptying {
         Emptying {
             work: Draining::on_leader_change(stored.drain.clone(), BackOff::default(), BootTime::ZERO),
+            progress: Progress { left: stored.drain.total, ..Progress::default() },
             stored,
             revision,
             commit: None,
             pause: Pause::default(),
             look_at: BootTime::ZERO,
-            progress: Progress::default(),
             blocked: Vec::new(),
             is_waiting: false,
             cancel: None,
@@ -100,7 +100,7 @@ impl Emptying {
     /// What others see of it.
     pub(super) fn in_flight(&self) -> InFlight {
         let node = self.stored.drain.node;
-        InFlight { kind: Kind::Drain, claim: self.work.claim(), nodes: vec![node] }
+        InFlight { kind: Kind::Drain, claim: self.work.claim(), nodes: vec![node], in_gap: false }
     }
 
     /// A migration has ended: there may be room. `failed`: it was this drain's, and the region did not move.

@@ -4,6 +4,7 @@
 //! | what the core says | what is done here |
 //! | --- | --- |
 //! | stay, and tell a node | the instruction goes out beside the loop; its reply wakes it |
+//! | go on | nothing is stored; what is next is asked at once |
 //! | store this | one fenced transaction with the record alone |
 //! | commit the route | the same with the route and what is told of it; from then on heartbeats know it |
 //! | finish | the record goes, with what is told of it |
@@ -45,11 +46,15 @@ pub(super) fn step(control: &mut Control, id: ProcedureId, now: BootTime) -> Boo
     if now < moving.pause.until() {
         return moving.pause.until();
     }
-    let next = moving.cancelled().unwrap_or_else(|| moving.work.step(&moving.observed(leader, now), now));
-    match next {
+    let Migration { from, to, .. } = *moving.stored();
+    let running = procedures.running.entry(moving.begun_as.cluster).or_default();
+    let has_room = running.has_room_for_gap(&[from, to], &procedures.limits);
+    let seen = moving.observed(leader, mailbox.pushers(), has_room, now);
+    match moving.cancelled().unwrap_or_else(|| moving.work.step(&seen, now)) {
         Next::Stay { tell, look_at } => {
             if let Some(tell) = tell {
-                moving.work.told(now);
+                let stream = if tell.node == from { seen.from.stream } else { seen.to.stream };
+                moving.work.told(stream, now);
                 let (leader, mailbox) = (Arc::clone(leader), Arc::clone(mailbox));
                 let (node, patience) = (moving.key(tell.node), procedures.patience);
                 work.spawn(async move {
@@ -58,6 +63,12 @@ pub(super) fn step(control: &mut Control, id: ProcedureId, now: BootTime) -> Boo
                 });
             }
             return look_at;
+        }
+        Next::GoOn(then) => {
+            moving.work.goes_on(then, now);
+            entered(control, id);
+            // Also those that this one kept waiting, and that were looked at before it.
+            return now;
         }
         Next::Persist(then) => send(control, id, Step::Store(then), None),
         Next::CommitRoute { route, then } => {
@@ -78,6 +89,7 @@ fn send(control: &mut Control, id: ProcedureId, step: Step, route: Option<RouteC
     moving.commit = Some(step);
     // Before it is sent: a grant that follows the commit would be one too many.
     moving.hold(leader);
+    procedures.running.entry(moving.begun_as.cluster).or_default().insert(id, moving.in_flight());
     transaction.send(id, leader, mailbox, work);
 }
 
@@ -128,6 +140,8 @@ pub(super) fn committed(
         (Err(Failure::Not(error)), step) => {
             moving.pause.failed(now);
             moving.hold(&control.leader);
+            let running = control.procedures.running.entry(moving.begun_as.cluster).or_default();
+            running.insert(id, moving.in_flight());
             tracing::warn!(procedure = %id, ?step, %error, "a step of a migration was not stored; it is looked at again");
         }
     }
@@ -160,8 +174,14 @@ fn persisted(control: &mut Control, id: ProcedureId, then: Migration, revision: 
     {
         let _ = reply.send(Ok(CancelProcedureResponse {}));
     }
-    let (cluster, in_flight) = (moving.begun_as.cluster, moving.in_flight());
-    procedures.running.entry(cluster).or_default().insert(id, in_flight);
+    entered(control, id);
+}
+
+/// It is in another state: others see it, and the log says so.
+fn entered(control: &mut Control, id: ProcedureId) {
+    let procedures = &mut control.procedures;
+    let Some(moving) = procedures.migrations.get(&id) else { return };
+    procedures.running.entry(moving.begun_as.cluster).or_default().insert(id, moving.in_flight());
     say(control, id);
 }
 

@@ -83,7 +83,7 @@ enum Event {
 }
 
 impl Procedures {
-    /// Takes up what earlier terms left, with fresh patience.
+    /// Takes up what earlier terms left, with fresh patience. `now`: when the term began, before any node was heard of.
     pub fn load(inherited: Vec<Held<ProcedureRecord>>, leader: &Leader, now: BootTime) -> Procedures {
         let mut procedures = Procedures::default();
         for Held { value, revision } in inherited {
@@ -103,7 +103,7 @@ impl Procedures {
                     procedures.running.entry(cluster).or_default().insert(id, emptying.in_flight());
                     procedures.drains.insert(id, emptying);
                 }
-                // A takeover that finds one does not lead.
+                // A takeover leaves them out.
                 Err(error) => {
                     tracing::error!(procedure = value.id, %error, "the record of a procedure cannot be understood")
                 }
@@ -117,12 +117,16 @@ impl Procedures {
     }
 
     /// Before the first grant of a term: what earlier terms were about to take away is not renewed, and what they had
-    /// opened ahead is not closed.
+    /// opened ahead is not closed. What nodes report is remembered from now on: those that are in a hurry come before the loop
+    /// turns, and report once in an interval.
     pub fn hold_back(inherited: &[Held<ProcedureRecord>], nodes: &DashMap<NodeKey, Node>) {
         for held in inherited {
             let Ok(Stored::Migration(stored)) = Stored::from_record(&held.value) else { continue };
             let migration = &stored.migration;
             let key = |node: NodeId| NodeKey::datanode(stored.cluster, node);
+            for node in [migration.from, migration.to] {
+                nodes.entry(key(node)).or_default().watched.entry(migration.region).or_default();
+            }
             if let Some(Led { node, epoch }) = migration.withholds()
                 && let Some(mut entry) = nodes.get_mut(&key(node))
                 && entry.regions.get(&migration.region).is_some_and(|region| region.epoch == epoch)

@@ -7,7 +7,7 @@
 //! | the closing of the target's copy as a stray | the first record is sent | it is undone, or the route names it |
 
 use metasrv_core::id::{NodeId, NodeKey, RegionId};
-use metasrv_core::procedure::instruction::{Led, Reply as Said};
+use metasrv_core::procedure::instruction::{Led, NodeView, Reply as Said};
 use metasrv_core::procedure::migrate::{End, Migrating, Migration, Next, Observed, Patience, State};
 use metasrv_core::procedure::{InFlight, Procedure, ProcedureId};
 use metasrv_core::time::BootTime;
@@ -18,6 +18,7 @@ use super::record::{Stored, StoredMigration};
 use super::told;
 use crate::control::{ControlError, Reply};
 use crate::leader::{Leader, RouteChange};
+use crate::pusher::Pushers;
 
 /// Answers that are remembered. Each instruction has one, and is repeated a few times in its state.
 const MOST_REPLIES: usize = 64;
@@ -94,9 +95,13 @@ impl Moving {
         (self.begun_as.started_ms, self.begun_as.drain)
     }
 
-    /// What others see of it.
+    /// What others see of it: a source that is about to be told to stop counts as stopped.
     pub(super) fn in_flight(&self) -> InFlight {
-        self.stored().in_flight()
+        let stops = |then: &Migration| then.state == State::Downgrading;
+        match self.commit.as_ref().and_then(Step::then).filter(|then| stops(then)) {
+            Some(then) => then.in_flight(),
+            None => self.stored().in_flight(),
+        }
     }
 
     /// Whether the region still counts as the source's.
@@ -135,7 +140,14 @@ impl Moving {
         of(self.from()).or_else(|| of(self.to())).or_else(elsewhere)
     }
 
-    pub(super) fn observed(&self, leader: &Leader, now: BootTime) -> Observed {
+    /// What the core decides by. `has_room_for_gap`: see there.
+    pub(super) fn observed(
+        &self,
+        leader: &Leader,
+        pushers: &Pushers,
+        has_room_for_gap: bool,
+        now: BootTime,
+    ) -> Observed {
         let this = self.stored();
         let (from, to) = (self.from(), self.to());
         // Asked only when nothing can be granted any more, or its answer would be worth nothing.
@@ -143,12 +155,18 @@ impl Moving {
             State::Downgrading => leader.free_at(&from, this.region, this.epoch, now),
             _ => BootTime::MAX,
         };
+        let view = |node: &NodeKey| {
+            let known = leader.node_view(node, this.region, now);
+            let stream = known.process.and_then(|process| pushers.stream(node, process));
+            NodeView { stream, ..known }
+        };
         Observed {
             route: self.route(leader),
-            from: leader.node_view(&from, this.region, now),
-            to: leader.node_view(&to, this.region, now),
+            from: view(&from),
+            to: view(&to),
             replies: self.replies.clone(),
             free_at,
+            has_room_for_gap,
         }
     }
 

@@ -1,7 +1,7 @@
 //! What is stored of a procedure, between its record and the core's value.
 //!
 //! Nothing is lost on the way in either direction, and nothing is guessed: a record that makes no sense is an error that
-//! names the field, and a leader that finds one does not lead. It would not know what was about to change hands.
+//! names the field. A leader that finds one leads without it, and leaves it alone: a check of the store names it.
 //!
 //! | checked | why |
 //! | --- | --- |

@@ -6,12 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use metasrv_core::id::{NodeId, NodeKey, RegionId};
-use metasrv_core::placement::{Candidate, Group, Outcome, Placer, explain};
+use metasrv_core::placement::{Candidate, Group, Placer};
 
-use crate::control::{Control, failover};
-
-/// Nodes that are named where none can take a region.
-const MOST_NAMED: usize = 8;
+use crate::control::{Control, failover, nobody};
 
 /// Chooses targets for regions of one node.
 pub(super) struct Targets<'a> {
@@ -45,23 +42,7 @@ impl<'a> Targets<'a> {
                 self.placer.place_in_group(group, Some(from.id))
             }
         };
-        chosen.ok_or_else(|| self.nobody())
-    }
-
-    /// What is against each node.
-    fn nobody(&self) -> String {
-        let explained = explain(self.candidates, &Group::new(), Some(self.from.id));
-        let against =
-            explained.iter().filter(|one| one.node != self.from.id).filter_map(|one| match &one.outcome {
-                Outcome::Excluded { by } => Some(format!("node {}: {by}", one.node)),
-                Outcome::Chosen { .. } | Outcome::Behind { .. } => None,
-            });
-        let named: Vec<String> = against.take(MOST_NAMED).collect();
-        if named.is_empty() {
-            "there is no other node".to_owned()
-        } else {
-            format!("no other node may take it ({})", named.join("; "))
-        }
+        chosen.ok_or_else(|| nobody(self.candidates, from.cluster, Some(from.id)))
     }
 }
 

@@ -63,9 +63,9 @@ fn of_drain(emptying: &Emptying) -> ProcedureView {
     }
 }
 
-/// In the unit of the wire.
+/// In the unit of the wire, rounded up: 0 would say that it is over.
 pub(super) fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+    u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
 
 fn number(count: usize) -> u64 {

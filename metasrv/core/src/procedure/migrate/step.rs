@@ -19,21 +19,30 @@ impl Migrating {
         }
     }
 
-    /// The instruction of this state went out.
-    pub fn told(&mut self, now: BootTime) {
-        self.told = Some(now);
+    /// The instruction of this state went out over this stream.
+    pub fn told(&mut self, stream: Option<u64>, now: BootTime) {
+        self.told = Some((now, stream));
     }
 
     /// The store has this now, as was answered or read.
     pub fn persisted(&mut self, stored: Migration, now: BootTime) {
-        if stored.state != self.stored.state {
+        self.enter(stored, now);
+    }
+
+    /// It goes on in this state, which is not stored.
+    pub fn goes_on(&mut self, then: Migration, now: BootTime) {
+        self.enter(then, now);
+    }
+
+    fn enter(&mut self, then: Migration, now: BootTime) {
+        if then.state != self.stored.state {
             self.entered = now;
             self.told = None;
-            if stored.state == State::Downgrading {
+            if then.state == State::Downgrading {
                 self.gap_begun = now;
             }
         }
-        self.stored = stored;
+        self.stored = then;
     }
 
     fn prepare(&self, seen: &Observed, now: BootTime) -> Next {
@@ -42,14 +51,14 @@ impl Migrating {
             return Next::Persist(this.undoing(why));
         }
         if seen.to.held_since(self.entered).is_some_and(|held| this.is_candidate(held)) {
-            return Next::Persist(Migration { candidate: seen.to.process, ..this.at(State::Flushing) });
+            return Next::GoOn(Migration { candidate: seen.to.process, ..this.at(State::Flushing) });
         }
         let until = self.begun + self.patience.overall;
         if now >= until {
             return Next::Persist(this.undoing(Why::TargetSlow));
         }
         let open = Instruction::OpenCandidate { region: this.region, epoch: this.epoch };
-        self.stay(this.to, seen.to.process, open, until, now)
+        self.stay(this.to, &seen.to, seen.to.process, open, until, now)
     }
 
     fn flush(&self, seen: &Observed, now: BootTime) -> Next {
@@ -61,12 +70,16 @@ impl Migrating {
             return Next::Persist(this.undoing(Why::SourceSlow));
         }
         let flushed = |answer| (answer == Answer::Flushed).then_some(());
-        let until = self.entered + self.patience.flush;
+        let (until, overall) = (self.entered + self.patience.flush, self.begun + self.patience.overall);
         if now >= until || this.answer(seen, this.from, Some(this.leader), flushed).is_some() {
-            return Next::Persist(this.at(State::Downgrading));
+            return if seen.has_room_for_gap {
+                Next::Persist(this.at(State::Downgrading))
+            } else {
+                Next::Stay { tell: None, look_at: overall }
+            };
         }
         let flush = Instruction::Flush { region: this.region, epoch: this.epoch };
-        self.stay(this.from, Some(this.leader), flush, until.min(self.begun + self.patience.overall), now)
+        self.stay(this.from, &seen.from, Some(this.leader), flush, until.min(overall), now)
     }
 
     fn downgrade(&self, seen: &Observed, now: BootTime) -> Next {
@@ -83,10 +96,10 @@ impl Migrating {
         if seen.from.process == Some(this.leader)
             && let Some(position) = this.answer(seen, this.from, Some(this.leader), stopped)
         {
-            return Next::Persist(this.at(State::CatchingUp { position }));
+            return Next::GoOn(this.at(State::CatchingUp { position }));
         }
         if now >= seen.free_at {
-            return Next::Persist(this.at(State::CatchingUp { position: None }));
+            return Next::GoOn(this.at(State::CatchingUp { position: None }));
         }
         if seen.from.is_lost() && now < self.entered + self.patience.overall {
             // Undoing would give it a region that it cannot write to. The region is free soon.
@@ -103,7 +116,7 @@ impl Migrating {
             return Next::Persist(this.undoing(Why::SourceSilent));
         }
         let downgrade = Instruction::Downgrade { region: this.region, epoch: this.epoch };
-        self.stay(this.from, Some(this.leader), downgrade, until.min(seen.free_at), now)
+        self.stay(this.from, &seen.from, Some(this.leader), downgrade, until.min(seen.free_at), now)
     }
 
     fn catch_up(&self, position: Option<u64>, seen: &Observed, now: BootTime) -> Next {
@@ -136,7 +149,7 @@ impl Migrating {
             return Next::Persist(this.undoing(Why::TargetBehind));
         }
         let catch_up = Instruction::CatchUp { region: this.region, epoch: this.epoch, position };
-        self.stay(this.to, this.candidate, catch_up, until, now)
+        self.stay(this.to, &seen.to, this.candidate, catch_up, until, now)
     }
 
     fn upgrade(&self, seen: &Observed, now: BootTime) -> Next {
@@ -151,10 +164,10 @@ impl Migrating {
             || seen.to.held_since(self.entered) == leads
             || now >= until;
         if is_over {
-            return Next::Persist(this.at(State::Closing));
+            return Next::GoOn(this.at(State::Closing));
         }
         let upgrade = Instruction::Upgrade { region: this.region, epoch: after.epoch };
-        self.stay(this.to, this.candidate, upgrade, until, now)
+        self.stay(this.to, &seen.to, this.candidate, upgrade, until, now)
     }
 
     fn close(&self, seen: &Observed, now: BootTime) -> Next {
@@ -193,7 +206,7 @@ impl Migrating {
             return None;
         }
         let close = Instruction::Close { region: this.region, epoch: this.epoch };
-        Some(self.stay(node, view.process, close, until, now))
+        Some(self.stay(node, view, view.process, close, until, now))
     }
 
     /// What makes a migration fail in any state before the commit.
@@ -226,19 +239,24 @@ impl Migrating {
         }
     }
 
+    /// Tells the node once over each of its streams, and again where that has no effect for long.
     fn stay(
         &self,
         node: NodeId,
+        view: &NodeView,
         process: Option<Incarnation>,
         instruction: Instruction,
         until: BootTime,
         now: BootTime,
     ) -> Next {
-        let in_gap =
-            matches!(self.stored.state, State::Downgrading | State::CatchingUp { .. } | State::Upgrading);
-        let pace = if in_gap { self.patience.repeat_in_gap } else { self.patience.repeat };
-        let due = self.told.map_or(now, |told| told + pace);
-        let tell = process.filter(|_| now >= due).map(|process| Tell { node, process, instruction });
+        let pace = if self.stored.is_in_gap() { self.patience.repeat_in_gap } else { self.patience.repeat };
+        let due = match self.told {
+            Some((told, over)) if over == view.stream => told + pace,
+            _ => now,
+        };
+        // Where it has no stream it is told when it comes.
+        let tell = process.filter(|_| now >= due && view.stream.is_some());
+        let tell = tell.map(|process| Tell { node, process, instruction });
         let again = if now >= due { now + pace } else { due };
         Next::Stay { tell, look_at: again.min(until) }
     }

@@ -21,6 +21,8 @@ pub struct Leader {
     /// The store as it was last read.
     known: Option<Store>,
     migrating: Option<Migrating>,
+    /// The revision of the record that it goes by.
+    record: Option<u64>,
     replies: Vec<Reply>,
     reports: BTreeMap<NodeId, Report>,
     heard: BTreeMap<NodeId, BootTime>,
@@ -43,6 +45,7 @@ impl Leader {
             settled_at,
             known: None,
             migrating: None,
+            record: None,
             replies: Vec::new(),
             reports: BTreeMap::new(),
             heard: BTreeMap::new(),
@@ -113,8 +116,12 @@ impl Leader {
 
     fn read(&mut self, world: &mut World) {
         let now = world.now;
+        let revision = Some(world.store.record.revision);
+        let is_known = self.record == revision;
+        self.record = revision;
         self.migrating = match (world.store.record.value.clone(), self.migrating.take()) {
             (None, _) => None,
+            (Some(_), Some(at_work)) if is_known => Some(at_work),
             (Some(stored), Some(mut at_work)) if stored.id == at_work.stored().id => {
                 at_work.persisted(stored, now);
                 Some(at_work)
@@ -133,10 +140,11 @@ impl Leader {
                     return Err(format!("{stored:?} is to be looked at in the past"));
                 }
                 if let Some(tell) = tell {
-                    migrating.told(world.now);
+                    migrating.told(Some(0), world.now);
                     world.tell(self.term, tell)?;
                 }
             }
+            Next::GoOn(then) => migrating.goes_on(then, world.now),
             Next::Persist(next) => self.send(world, known, Change::Put(next)),
             Next::CommitRoute { route, then } => {
                 let undoes = route.node == stored.from;
@@ -169,6 +177,7 @@ impl Leader {
             process: known.recorded.get(&node).copied(),
             presence: if self.is_lost(world, known, node) { Presence::Lost } else { Presence::Reachable },
             report: self.reports.get(&node).copied(),
+            stream: Some(0),
         };
         let is_free = world.mutation == Some(Mutation::WaitsForNothing);
         let free_at = if is_free { BootTime::ZERO } else { self.free_at(world, known, stored.from) };
@@ -178,6 +187,8 @@ impl Leader {
             to: view(stored.to),
             replies,
             free_at,
+            // Now and then another region of these nodes has no writer.
+            has_room_for_gap: !(world.now.since(BootTime::ZERO).as_millis() / 100).is_multiple_of(4),
         }
     }
 

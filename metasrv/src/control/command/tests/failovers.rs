@@ -44,3 +44,23 @@ async fn a_pause_beyond_a_day_is_refused_and_an_order_without_a_choice_is_invali
     assert!(matches!(none, Err(ControlError::Invalid { field: "order", .. })), "{none:?}");
     assert!(world.kinds().await.is_empty());
 }
+
+/// Goal: who is known to have ended is counted at once, though nodes are not counted with every turn of the loop. Method: a
+/// certificate just after they were counted; virtual time, in which the next count is far away.
+#[tokio::test(start_paused = true)]
+async fn a_certificate_is_acted_upon_without_waiting_for_the_next_count() {
+    let world = World::new(3, 1).await;
+    // What earlier terms may have granted is over.
+    world.pass(21, 1..=3).await;
+    for _ in 0..5 {
+        world.leader.control().wake_procedures();
+        tokio::time::sleep(Duration::from_millis(13)).await;
+    }
+    let before = world.clock.now();
+    assert!(world.leader.certify_end(&node(1), process(1).nonce, "a test").is_some());
+    while world.leader.route_of(RegionId(101)).unwrap().0 == node(1) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let waited = world.clock.now().since(before);
+        assert!(waited < Duration::from_millis(5), "it waits for the next count: {waited:?}");
+    }
+}

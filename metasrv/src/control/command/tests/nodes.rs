@@ -77,6 +77,41 @@ async fn an_announced_restart_keeps_the_regions_and_its_record_goes_at_its_time(
     assert_eq!(world.kinds().await, ["restart_announced", "region_failed_over"]);
 }
 
+/// Goal: a node that is about to restart gets no region, neither a new one nor one that moves, and who asks is told why. Method: an
+/// announcement, asked about in each way, under the next leader too, and again when its time is over.
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_about_to_restart_gets_no_regions_until_it_is_back() {
+    let mut world = World::new(3, 1).await;
+    let request = AnnounceRestartRequest { node_id: 2, for_ms: 60_000, ..Default::default() };
+    world.leader.control().ask(|reply| Command::AnnounceRestart(request, reply)).await.unwrap();
+    for _ in 0..2 {
+        let created = world.create(wanted(10)).await.unwrap();
+        assert!(!created.contains(&node(2)), "{created:?}");
+        let named = world.create(Wanted { on: Some(NodeId(2)), ..wanted(1) }).await;
+        assert!(
+            matches!(
+                named,
+                Err(CreateError::Unfit { why: metasrv_core::placement::Exclusion::Restarting, .. })
+            ),
+            "{named:?}"
+        );
+        refused(world.migrate(101, Some(2)).await, "its restart is announced");
+        let request = ExplainRegionRequest { region_id: 101 };
+        let explained =
+            world.leader.control().ask(|reply| Command::ExplainRegion(request, reply)).await.unwrap();
+        let opinion = explained.placement.iter().find(|opinion| opinion.node_id == 2).unwrap();
+        assert_eq!(
+            (opinion.outcome.as_str(), opinion.why.as_str()),
+            ("excluded", "its restart is announced")
+        );
+        world.change_leader().await;
+        world.hear(1..=3).await;
+    }
+    world.pass(61, 1..=3).await;
+    let created = world.create(wanted(10)).await.unwrap();
+    assert!(created.contains(&node(2)), "{created:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_dry_run_of_a_drain_names_every_move_and_begins_nothing() {
     let world = World::new(3, 4).await;

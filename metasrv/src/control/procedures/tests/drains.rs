@@ -136,3 +136,37 @@ async fn a_drain_tries_regions_again_whose_migration_was_undone() {
     assert_eq!(world.kinds().await.last().map(String::as_str), Some("drain_done"));
     check(&mut world).await;
 }
+
+/// Goal: of the regions of one node few are without a writer at a time, however many are on their way. Method: a store that takes
+/// its time, so that migrations that run beside each other are in each state together.
+#[tokio::test(start_paused = true)]
+async fn a_drain_opens_no_more_gaps_at_a_time_than_allowed() {
+    let mut world = World::new(4, REGIONS).await;
+    world.store().slow_down(20);
+    drain(&world, false).await.unwrap();
+    world.all_ended().await;
+    let limits = Limits::default();
+    assert_eq!((world.most_at_once(), world.most_gaps()), (limits.migrations_per_node, limits.gaps_per_node));
+    world.store().slow_down(0);
+    check(&mut world).await;
+}
+
+/// Goal: the first time that a drain tells is that of the regions which are left then. Method: in a term in which no migration was
+/// measured, everything that is told until the end is read.
+#[tokio::test(start_paused = true)]
+async fn a_drain_tells_no_time_for_no_regions() {
+    let mut world = World::new(4, REGIONS).await;
+    world.store().slow_down(20);
+    let id = drain(&world, false).await.unwrap().procedure_id;
+    let mut told = Vec::new();
+    while let Some(view) = world.listed().await.into_iter().find(|view| view.id == id) {
+        assert_eq!(view.done + view.left, REGIONS, "{view:?}");
+        told.extend(view.eta_ms.map(|eta| (eta, view.left)));
+        tokio::time::sleep(millis(1)).await;
+    }
+    let first = told.first().copied().unwrap_or_default();
+    assert!(first.0 > 0 && first.1 > REGIONS / 2, "{first:?}");
+    assert!(told.iter().all(|(eta, left)| *eta > 0 && *left > 0), "{told:?}");
+    world.store().slow_down(0);
+    check(&mut world).await;
+}

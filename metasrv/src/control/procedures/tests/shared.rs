@@ -38,6 +38,8 @@ pub(super) struct Shared {
     pub(super) in_gap: Mutex<usize>,
     /// Most migrations that one node took part in.
     pub(super) most: Mutex<usize>,
+    /// Most regions of one node that were without a writer.
+    pub(super) most_gaps: Mutex<usize>,
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -131,14 +133,18 @@ impl Shared {
     }
 
     async fn count_load(&self) {
-        let mut load: BTreeMap<u64, usize> = BTreeMap::new();
+        let (mut load, mut gaps): (BTreeMap<u64, usize>, BTreeMap<u64, usize>) = Default::default();
         for migration in self.migrations().await {
-            *load.entry(migration.from_node).or_default() += 1;
-            *load.entry(migration.to_node).or_default() += 1;
+            let in_gap = usize::from(migration.state == "downgrading");
+            for node in [migration.from_node, migration.to_node] {
+                *load.entry(node).or_default() += 1;
+                *gaps.entry(node).or_default() += in_gap;
+            }
         }
-        let most = load.into_values().max().unwrap_or(0);
-        let mut known = lock(&self.most);
-        *known = most.max(*known);
+        for (most, of_nodes) in [(&self.most, load), (&self.most_gaps, gaps)] {
+            let mut most = lock(most);
+            *most = of_nodes.into_values().max().unwrap_or(0).max(*most);
+        }
     }
 
     fn obey(&self, id: u64, response: HeartbeatResponse) -> bool {

@@ -24,6 +24,13 @@ pub(super) struct Faulty {
     delay: AtomicU64,
 }
 
+impl Faulty {
+    /// From now on a transaction takes effect after so many milliseconds.
+    pub(super) fn slow_down(&self, ms: u64) {
+        self.delay.store(ms, Ordering::Relaxed);
+    }
+}
+
 #[async_trait]
 impl Store for Faulty {
     async fn get(&self, key: &str) -> Result<Option<Record>, StoreError> {

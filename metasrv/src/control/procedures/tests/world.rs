@@ -119,6 +119,7 @@ impl World {
             broken: Mutex::default(),
             in_gap: Mutex::default(),
             most: Mutex::default(),
+            most_gaps: Mutex::default(),
         });
         let (mut node_tasks, mut replaced) = (JoinSet::new(), Vec::new());
         for id in 1..=nodes {
@@ -216,15 +217,36 @@ impl World {
         self.ask(|reply| Command::ListProcedures(request, reply)).await.unwrap().procedures
     }
 
-    /// Waits until the migration of [`REGION`] is stored in this state.
+    /// Waits until the leader has a migration in this state.
     pub(super) async fn reaches(&self, state: &str) {
+        let is_there = |view: &ProcedureView| view.kind == "migration" && view.state == state;
         let reached = async {
-            while !self.shared.migrations().await.iter().any(|migration| migration.state == state) {
+            while !self.listed().await.iter().any(is_there) {
                 tokio::time::sleep(millis(1)).await;
             }
         };
-        let stored = tokio::time::timeout(LONG, reached).await;
-        assert!(stored.is_ok(), "{state} was not reached: {:?}", self.shared.procedures().await);
+        let reached = tokio::time::timeout(LONG, reached).await;
+        assert!(reached.is_ok(), "{state} was not reached: {:?}", self.shared.procedures().await);
+    }
+
+    /// The states in which migrations are stored.
+    pub(super) async fn stored_states(&self) -> Vec<String> {
+        self.shared.migrations().await.into_iter().map(|migration| migration.state).collect()
+    }
+
+    /// The stream of a datanode ends; it is heard all the same.
+    pub(super) fn disconnect(&self, id: u64) {
+        let (sender, _) = mpsc::channel(1);
+        let (pusher, _) = self.pushers.register(node(id), process(id), sender);
+        assert!(self.pushers.unregister(&node(id), pusher));
+    }
+
+    /// A datanode has a stream again.
+    pub(super) fn connect(&mut self, id: u64) {
+        let (sender, responses) = mpsc::channel(64);
+        self._replaced.push(self.pushers.register(node(id), process(id), sender).1);
+        self.node_tasks.spawn(live(Arc::clone(&self.shared), id, responses));
+        self.leader().connected(&node(id));
     }
 
     /// Waits until no procedure is stored any more.
@@ -283,6 +305,11 @@ impl World {
     /// Most migrations that one node took part in at a time.
     pub(super) fn most_at_once(&self) -> usize {
         *lock(&self.shared.most)
+    }
+
+    /// Most regions of one node that were without a writer at a time.
+    pub(super) fn most_gaps(&self) -> usize {
+        *lock(&self.shared.most_gaps)
     }
 
     /// Lets two heartbeats pass. Then this node, and nobody else, writes to [`REGION`]; nothing was ever granted that should
