@@ -2,14 +2,16 @@
 //!
 //! | the store | how a term begins |
 //! | --- | --- |
+//! | shows one in the winner's own key | its predecessor has begun it (`metasrv_core::handover`): nothing is written |
 //! | has space | the term after the last that may have been led: its record, the counter, and the election key are put |
 //! | has none | a term that this candidate reserved before: its spare is deleted, with all below it; nothing is put |
 //!
-//! What the second way cannot put is put as soon as there is space again. Both ways compare the revisions of what they
+//! What the last way cannot put is put as soon as there is space again. It and the one before compare the revisions of what they
 //! change, and reservations of other candidates change some of it: a conflict is read again and repeated.
 
 use std::time::Duration;
 
+use metasrv_core::handover;
 use metasrv_core::id::{Fence, Term};
 use metasrv_core::settlement::takeover_wait;
 use metasrv_core::time::BootTime;
@@ -111,6 +113,13 @@ async fn begin_on(
     // Zero means "not told yet" on the wire.
     let installation = installed.unwrap_or_else(|| rand::random::<u64>().max(1));
 
+    let wait = |term: Term| takeover_wait(&stored.numbers(), Term(term.0.saturating_sub(1)), timing);
+    if let Some((record, installation)) = begun_before(&own_key, &stored, candidate).zip(installed) {
+        let term = Term(record.record.term);
+        tracing::info!(%term, "the predecessor has begun this term in its resignation");
+        return Ok(Begun { own: record, revision: own_key.mod_revision, installation, wait: wait(term) });
+    }
+
     let term = stored.last().next();
     let record = TermRecord { began_at_ms: wall_clock_ms(), ..numbers(candidate, term) };
     let published = CandidateRecord { term: term.0, reserved_term: 0, ..candidate.record.clone() };
@@ -128,7 +137,6 @@ async fn begin_on(
         let change = Change::Put { key: keys.installation(), value: record::encode(&value) };
         writes.push(Write { change, expected_mod_revision: 0 });
     }
-    let wait = |term: Term| takeover_wait(&stored.numbers(), Term(term.0.saturating_sub(1)), timing);
     match fenced.commit(writes).await {
         Ok(revision) => {
             candidate.metrics.store_out_of_space.set(0);
@@ -152,6 +160,17 @@ async fn begin_on(
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// The record of the term that a predecessor has begun for this winner, if one has. A record that cannot be understood is
+/// none: the winner begins a higher term then.
+fn begun_before(own_key: &Record, stored: &StoredTerms, candidate: &Candidate) -> Option<OwnTerm> {
+    let published = Term(record::decode::<CandidateRecord>(own_key).ok()?.term);
+    let (record, revision) = stored.record(published).ok().flatten()?;
+    // A successor will wait by that record; it must say what is granted from now on.
+    let is_own = numbers(candidate, published) == TermRecord { began_at_ms: 0, ..record.clone() };
+    handover::begun(published, stored.last(), is_own)?;
+    Some(OwnTerm { record, revision })
 }
 
 /// The record of a term that this candidate leads, or would lead.
