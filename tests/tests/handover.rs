@@ -24,7 +24,7 @@ use metasrv_tests::wait::eventually;
 const LONG: Duration = Duration::from_secs(30);
 
 /// What the log of a successor says that was given its term.
-const BEGUN: &str = "the predecessor has begun this term";
+const BEGUN: &str = "this term has begun in the transaction that ended the one before";
 
 fn keys() -> Keys {
     Keys::new("/metasrv")
@@ -94,6 +94,24 @@ async fn one_transaction_ends_a_term_and_begins_the_next() {
     assert_eq!(fleet.missed_leases(), 0);
 }
 
+/// Goal: a leader that died is deposed in the transaction that begins the next term, and is not taken for one that resigned.
+/// Method: three replicas; the leader is killed; what was written.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deposition_begins_the_next_term_too() {
+    let mut cluster = Cluster::builder().replicas(3).start().await;
+    let leader = cluster.leader().await;
+    let store = space::store(cluster.etcd.as_ref().unwrap());
+    let expected = next(&cluster, leader, 3).await;
+    cluster.replicas[leader.replica].kill();
+    let second = cluster.leader_after(leader.term).await;
+    assert_eq!(second, Leadership { replica: expected, term: leader.term + 1 });
+    assert!(!term(&store, leader.term).await.0.resigned);
+    let (begun, published) = (term(&store, second.term).await.0, queue(&store).await.swap_remove(0).1);
+    assert_eq!((begun.name.as_str(), published.term), (published.name.as_str(), second.term));
+    let log = cluster.replicas[second.replica].process().log();
+    assert!(log.contains(BEGUN), "{log}");
+}
+
 /// Goal: a successor that dies at the moment at which its term begins costs that term, and no operator. Method: the next in
 /// the queue is killed, and the leader hands over while its key is still there; the third one leads.
 #[tokio::test(flavor = "multi_thread")]
@@ -122,7 +140,12 @@ struct Candidate {
 }
 
 /// Stands in the queue, as another program would: its key is all that there is of it.
-async fn stand(election: &Arc<EtcdElection>, store: &EtcdStore, name: &str, takes_begun_term: bool) -> Candidate {
+async fn stand(
+    election: &Arc<EtcdElection>,
+    store: &EtcdStore,
+    name: &str,
+    takes_begun_term: bool,
+) -> Candidate {
     let (lease, _) = election.grant(LONG).await.unwrap();
     let record = CandidateRecord {
         name: name.to_owned(),
@@ -220,7 +243,11 @@ async fn a_hand_over_of_unknown_outcome_is_whole_or_nothing() {
     let [(key, says)] = &queue[..] else { panic!("{queue:?}") };
     let begun = store.get(&keys().term_record(Term(2))).await.unwrap();
     assert_eq!(key.create_revision, second.fence.create_revision);
-    assert_eq!((ended.resigned, begun.is_some()), (says.term == 2, says.term == 2), "half of it was done: {says:?}");
+    assert_eq!(
+        (ended.resigned, begun.is_some()),
+        (says.term == 2, says.term == 2),
+        "half of it was done: {says:?}"
+    );
     let late = resign(&store, &keys(), &first.fence, Some(own), Some(&next)).await;
     assert!(matches!(late, Resignation::FenceGone), "{late:?}");
 }

@@ -1,4 +1,5 @@
-//! A hand-over: a leader that resigns begins the term of whoever is next, in the transaction that ends its own.
+//! A hand-over: a leader that resigns begins the term of whoever is next, in the transaction that ends its own. A standby
+//! that deposes a leader does the same for whoever is next.
 //!
 //! The other way, a successor begins its term itself after it has won: a second transaction after the resignation, and
 //! nobody leads for as long as both take. Here is who may be given a term so, and what the one who was given it makes of
@@ -17,6 +18,9 @@
 //! - **The waits stay what they were.** The record of the new term says by which numbers the successor grants, as it has
 //!   published them itself; it leads by it only where they are still its own. The predecessor is recorded as resigned in the
 //!   same transaction, after it has stopped granting; the successor's read-back comes later, and its waits count from there.
+//! - **A deposition** takes the key away instead of the lease, which is revoked afterwards. To the one who is deposed both are the
+//!   same: its fence is gone. It is not recorded as resigned, so its successor waits for all that it may still grant within its
+//!   own deadline, as after a revocation. Of two standbys the store takes one.
 //! - **Nobody is waited for.** A successor that does not come to know of it (it has died, its lease ends, it is of a version
 //!   that looks at nothing but the queue) has a term that nobody led, which counts as one whose end is unknown: the next in
 //!   the queue, or that version, begins a higher one, and waits longer for it.

@@ -195,7 +195,9 @@ fn run(steps: Vec<Step>) -> Result<u64, TestCaseError> {
                 continue;
             }
             Step::HandOver(candidate) => {
-                let Some(led) = history.led.last_mut().filter(|led| led.end == TermEnd::Unknown) else { continue };
+                let Some(led) = history.led.last_mut().filter(|led| led.end == TermEnd::Unknown) else {
+                    continue;
+                };
                 led.end = TermEnd::Resigned;
                 stored.records.insert(led.term, *led);
                 let term = before.last().next();
@@ -296,7 +298,8 @@ fn a_candidate_with_a_spare_leads_without_space() {
 #[test]
 fn a_term_that_was_begun_is_led_once_or_passed_over() {
     use Step::{HandOver, Lead, LeadAsOlderVersion, LeadBegun, Reserve, Restart};
-    run(vec![Lead(0), Reserve(1), Reserve(2), HandOver(1), LeadBegun, LeadBegun, HandOver(2), LeadBegun]).unwrap();
+    run(vec![Lead(0), Reserve(1), Reserve(2), HandOver(1), LeadBegun, LeadBegun, HandOver(2), LeadBegun])
+        .unwrap();
     run(vec![Lead(0), Reserve(1), HandOver(1), Restart(1), LeadBegun, Lead(2)]).unwrap();
     run(vec![Lead(0), HandOver(1), LeadAsOlderVersion(1), HandOver(2), LeadBegun, Lead(3)]).unwrap();
 }

@@ -53,7 +53,10 @@ pub async fn resign(
             Resignation::Conflict => {}
             other => return other,
         }
-        tracing::info!(next = next.name, "the queue or the terms have changed; the successor begins its term itself");
+        tracing::info!(
+            next = next.name,
+            "the queue or the terms have changed; the successor begins its term itself"
+        );
     }
     commit(store, fence, txn).await
 }

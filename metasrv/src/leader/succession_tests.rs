@@ -165,7 +165,10 @@ async fn the_successors_term_begins_in_the_transaction_that_ends_its_predecessor
     let queue = store.list(&keys().election()).await.unwrap();
     let (ended, begun) = (record_of(&store, 1).await, record_of(&store, 2).await);
     assert!(ended.0.resigned && !begun.0.resigned && !begun.0.reserved);
-    assert_eq!((begun.0.name.as_str(), begun.0.election_ttl_ms, begun.0.region_lease_ms), ("b", 5_000, 5_000));
+    assert_eq!(
+        (begun.0.name.as_str(), begun.0.election_ttl_ms, begun.0.region_lease_ms),
+        ("b", 5_000, 5_000)
+    );
     let [key_of_b, key_of_c] = &queue.records[..] else { panic!("{queue:?}") };
     let (in_b, in_c): (CandidateRecord, CandidateRecord) =
         (record::decode(key_of_b).unwrap(), record::decode(key_of_c).unwrap());
@@ -216,7 +219,8 @@ async fn a_queue_or_terms_that_changed_meanwhile_cost_the_succession_and_not_the
                 c
             }
             "reserved" => {
-                let value = record::encode(&CandidateRecord { reserved_term: 2, ..b.candidate.record.clone() });
+                let value =
+                    record::encode(&CandidateRecord { reserved_term: 2, ..b.candidate.record.clone() });
                 change(&store, Change::Update { key: b.fence.key.clone(), value }).await;
                 b
             }
@@ -251,10 +255,8 @@ async fn an_unknown_outcome_leads_to_one_term_either_way() {
         assert_eq!(record::decode::<CandidateRecord>(&key).unwrap().term, in_key, "{fate:?}");
         // Sent once more after the revocation, as a request that was long under way: it changes nothing any more.
         let mut late = Txn::default();
-        late.compares.push(Compare::CreateRevision {
-            key: a.fence.key.clone(),
-            revision: a.fence.create_revision,
-        });
+        late.compares
+            .push(Compare::CreateRevision { key: a.fence.key.clone(), revision: a.fence.create_revision });
         next.add_to(&mut late);
         assert!(matches!(store.commit(late).await, Ok(Outcome::Refused { .. })), "{fate:?}");
         let (second, _tasks) = b.lead().await;

@@ -102,8 +102,23 @@ impl Mirror {
         taken
     }
 
-    /// Resolves once there is a term in this candidate's key: its predecessor has begun it, in the transaction that deleted
-    /// its own. Returns the fence. As all that a mirror says, a hint: what is done about it begins with a read of the store.
+    /// Moves the state out, if it has seen a term in the key of this fence, and says at which revision that was written: by the
+    /// transaction that ended the term before. To be believed once a read of the key shows the same revision.
+    pub fn take_begun(&self, fence: &Fence) -> Option<(State, i64)> {
+        let taken = {
+            let mut held = self.lock();
+            let Held { state, live, .. } = held.as_ref()?;
+            let key = state.fences.get(&fence.key).filter(|_| *live)?;
+            let begun = key.create_revision == fence.create_revision && key.term > Term(0);
+            let revision = begun.then_some(key.revision)?;
+            held.take().map(|held| (held.state, revision))
+        };
+        self.shared.moved.send_replace(());
+        self.report();
+        taken
+    }
+
+    /// Resolves once there is a term in this candidate's key: it was begun in the transaction that ended the one before. Returns the fence. As all that a mirror says, a hint: what is done about it begins with a read of the store.
     pub async fn has_term(&self, key: &str) -> Fence {
         let mut moved = self.shared.moved.subscribe();
         loop {

@@ -17,8 +17,8 @@ use std::collections::{BTreeMap, HashMap};
 use metasrv_core::id::{ClusterId, Epoch, NodeId, NodeKey, RegionId, Term};
 use metasrv_core::procedure::ProcedureId;
 use metasrv_proto::admin::{
-    CandidateRecord, CounterRecord, FailoverOrderRecord, NodeLeaseRecord, NodeOrderRecord, NodeRecord, ProcedureRecord,
-    RouteRecord,
+    CandidateRecord, CounterRecord, FailoverOrderRecord, NodeLeaseRecord, NodeOrderRecord, NodeRecord,
+    ProcedureRecord, RouteRecord,
 };
 use prost::Message;
 

@@ -138,7 +138,9 @@ impl Standby {
             Err(_) => return tracing::info!("the store has not said in time whose turn is next"),
         };
         match resign(store, &self.keys, &next.ends, None, Some(&next)).await {
-            Resignation::HandedOver => tracing::info!(next = next.name, term = %next.term, "deposed, and began the next term"),
+            Resignation::HandedOver => {
+                tracing::info!(next = next.name, term = %next.term, "deposed, and began the next term")
+            }
             other => tracing::info!(outcome = ?other, "the next term is left to whoever leads it"),
         }
     }
