@@ -59,7 +59,8 @@ pub struct Elector {
     sender: mpsc::Sender<Message>,
     messages: mpsc::Receiver<Message>,
     calls: JoinSet<()>,
-    campaigns: HashMap<Attempt, AbortHandle>,
+    /// Of each attempt that is not given up: its campaign, and who looks whether its term was begun for it.
+    campaigns: HashMap<Attempt, Vec<AbortHandle>>,
     prepared: Option<(Attempt, Box<Prepared>)>,
     leading: Option<(Arc<Leader>, JoinSet<()>)>,
     fence: Option<Fence>,
@@ -198,11 +199,11 @@ impl Elector {
                 );
             }
             Effect::ReadQueue(attempt, lease) => {
-                let name = self.candidate.keys.election();
+                let (name, key) = (self.candidate.keys.election(), self.candidate.keys.candidate(lease));
                 self.call(async move {
                     let queue = api.candidates(&name).await.ok()?;
                     let first = queue.records.into_iter().next()?;
-                    let ours = first.key == key_of(&name, lease);
+                    let ours = first.key == key;
                     ours.then_some(Event::Campaigned(
                         attempt,
                         Fence { key: first.key, create_revision: first.create_revision },
@@ -211,6 +212,7 @@ impl Elector {
             }
             Effect::Read(attempt, fence) => {
                 if self.fence.is_none() && self.ground.is_none() {
+                    self.kept.taking_over.send_replace(true);
                     self.read_ground(fence.clone());
                 }
                 self.call(async move {
@@ -231,7 +233,6 @@ impl Elector {
             Effect::Campaign(attempt, lease) => self.campaign(attempt, lease),
             Effect::RaiseTerm(attempt, fence, leadership) => {
                 self.fence = Some(fence.clone());
-                self.kept.taking_over.send_replace(true);
                 let (candidate, sender) = (self.candidate.clone(), self.sender.clone());
                 let ground = self.ground.take();
                 self.calls.spawn(async move {
@@ -306,7 +307,19 @@ impl Elector {
             };
             let _ = sender.send(Message::Event(event)).await;
         });
-        self.campaigns.insert(attempt, campaign);
+        let mut campaigns = vec![campaign];
+        campaigns.extend(self.await_begun_term(attempt, lease));
+        self.campaigns.insert(attempt, campaigns);
+    }
+
+    /// The campaign ends with the predecessor's key, and says so after two trips; a term in the own key says it at once.
+    fn await_begun_term(&mut self, attempt: Attempt, lease: LeaseId) -> Option<AbortHandle> {
+        let (mirror, sender) = (self.candidate.mirror.clone()?, self.sender.clone());
+        let key = self.candidate.keys.candidate(lease);
+        Some(self.calls.spawn(async move {
+            let fence = mirror.has_term(&key).await;
+            let _ = sender.send(Message::Event(Event::Campaigned(attempt, fence))).await;
+        }))
     }
 
     fn lead(&mut self, attempt: Attempt, term: u64, read_back: BootTime) {
@@ -343,9 +356,4 @@ fn death(ended: Result<(), JoinError>, attempt: Attempt) -> Option<Event> {
     let error = ended.err().filter(JoinError::is_panic)?;
     tracing::error!(%error, "a task of the election or of the leader died");
     Some(Event::TaskDied(attempt))
-}
-
-/// The key that etcd makes for a candidate.
-fn key_of(election: &str, lease: LeaseId) -> String {
-    format!("{election}/{:x}", lease.0)
 }

@@ -2,6 +2,7 @@
 //!
 //! Numbers are padded to twenty digits, so that the order of keys is the order of numbers.
 
+use metasrv_core::election::LeaseId;
 use metasrv_core::id::{ClusterId, NodeId, NodeKey, RegionId, Role, Term};
 use metasrv_core::procedure::ProcedureId;
 
@@ -38,6 +39,11 @@ impl Keys {
     /// Name of the election; etcd appends `/` and the lease's id in hexadecimal.
     pub fn election(&self) -> String {
         format!("{}/election", self.root)
+    }
+
+    /// The key that etcd makes for the candidate under this lease.
+    pub fn candidate(&self, lease: LeaseId) -> String {
+        format!("{}/{:x}", self.election(), lease.0)
     }
 
     /// The fence of embedded mode.

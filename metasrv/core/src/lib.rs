@@ -14,6 +14,7 @@
 //! | [`lease`] | until when a leader leads and a datanode may write |
 //! | [`election`] | one candidate's way to leadership and out of it |
 //! | [`suspicion`] | when a silent leader is to be deposed |
+//! | [`handover`] | whose term a leader begins when it resigns, and what that one makes of it |
 //! | [`spare`] | which terms are reserved ahead, and which of them may still be led |
 //! | [`settlement`] | how long a new term waits for what its predecessors may have granted |
 //! | [`incarnation`] | which process of a node may be granted leases |
@@ -33,6 +34,7 @@ pub mod detector;
 pub mod election;
 pub mod failover;
 pub mod grant;
+pub mod handover;
 pub mod id;
 pub mod incarnation;
 pub mod lease;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::handover;
 use crate::settlement::{TermEnd, TermNumbers, takeover_wait};
 use crate::timing::{self, Timing};
 
@@ -72,6 +73,10 @@ enum Step {
     LeadAsOlderVersion(usize),
     /// The present leader resigns.
     Resign,
+    /// The present leader resigns, and begins the term of this one in the same transaction.
+    HandOver(usize),
+    /// The one whose term was begun so comes to know of it, and leads it.
+    LeadBegun,
     /// The present leader records that all before it is over.
     Settle,
     /// A node has seen a term that this store has forgotten.
@@ -85,8 +90,10 @@ fn step() -> impl Strategy<Value = Step> {
         1 => candidate.clone().prop_map(Step::Restart),
         2 => candidate.clone().prop_map(Step::Lead),
         2 => candidate.clone().prop_map(Step::LeadWithoutSpace),
-        1 => candidate.prop_map(Step::LeadAsOlderVersion),
+        1 => candidate.clone().prop_map(Step::LeadAsOlderVersion),
         1 => Just(Step::Resign),
+        2 => candidate.prop_map(Step::HandOver),
+        2 => Just(Step::LeadBegun),
         1 => Just(Step::Settle),
         1 => (1_u64..9).prop_map(Step::Outrank),
     ]
@@ -165,6 +172,8 @@ fn run(steps: Vec<Step>) -> Result<u64, TestCaseError> {
     let (mut stored, mut history) = (Stored::default(), History::default());
     let (mut queue, mut keys) = ([0_u32, 1, 2, 3], 4_u32);
     let mut led_on_spares = 0;
+    // The term in the key of this candidate, until somebody else leads, or its key is gone.
+    let mut begun: Option<(usize, Term)> = None;
     for step in steps {
         let before = stored.terms();
         let (candidate, term) = match step {
@@ -175,6 +184,7 @@ fn run(steps: Vec<Step>) -> Result<u64, TestCaseError> {
             Step::Restart(candidate) => {
                 queue[candidate] = keys;
                 keys += 1;
+                begun = begun.filter(|(of, _)| *of != candidate);
                 continue;
             }
             Step::Resign => {
@@ -183,6 +193,25 @@ fn run(steps: Vec<Step>) -> Result<u64, TestCaseError> {
                     stored.records.insert(led.term, *led);
                 }
                 continue;
+            }
+            Step::HandOver(candidate) => {
+                let Some(led) = history.led.last_mut().filter(|led| led.end == TermEnd::Unknown) else {
+                    continue;
+                };
+                led.end = TermEnd::Resigned;
+                stored.records.insert(led.term, *led);
+                let term = before.last().next();
+                stored.counted = stored.counted.max(term);
+                stored.records.insert(term, Stored::numbers(term, candidate));
+                stored.begin(term);
+                begun = Some((candidate, term));
+                continue;
+            }
+            Step::LeadBegun => {
+                let Some((candidate, published)) = begun.take() else { continue };
+                let own = stored.records.get(&published) == Some(&Stored::numbers(published, candidate));
+                let Some(term) = handover::begun(published, before.last(), own) else { continue };
+                (candidate, term)
             }
             Step::Settle => {
                 // Only a leader settles, and not one that has resigned or was outranked.
@@ -197,7 +226,7 @@ fn run(steps: Vec<Step>) -> Result<u64, TestCaseError> {
             Step::Outrank(by) => {
                 let seen = Term(before.top().0 + by - 4.min(by));
                 // What a leader knows of already is no news to it.
-                if seen <= history.highest() {
+                if seen <= history.highest() || begun.is_some() {
                     continue;
                 }
                 stored.counted = stored.counted.max(seen);
@@ -229,6 +258,7 @@ fn run(steps: Vec<Step>) -> Result<u64, TestCaseError> {
                 (candidate, term)
             }
         };
+        begun = None;
         let own = Timing::default();
         let numbers = Stored::numbers(term, candidate);
         let highest = history.highest();
@@ -261,4 +291,15 @@ fn a_candidate_with_a_spare_leads_without_space() {
     use Step::{Lead, LeadWithoutSpace, Reserve};
     let steps = vec![Lead(0), Reserve(1), Reserve(2), LeadWithoutSpace(2), LeadWithoutSpace(1), Lead(3)];
     assert_eq!(run(steps).unwrap(), 1, "the spare below the one that was led is gone");
+}
+
+/// Goal: a term that was begun for a successor is led by it, or counts as led. Method: the successor leads; it restarts before
+/// it knows; a version that knows nothing of it leads above it.
+#[test]
+fn a_term_that_was_begun_is_led_once_or_passed_over() {
+    use Step::{HandOver, Lead, LeadAsOlderVersion, LeadBegun, Reserve, Restart};
+    run(vec![Lead(0), Reserve(1), Reserve(2), HandOver(1), LeadBegun, LeadBegun, HandOver(2), LeadBegun])
+        .unwrap();
+    run(vec![Lead(0), Reserve(1), HandOver(1), Restart(1), LeadBegun, Lead(2)]).unwrap();
+    run(vec![Lead(0), HandOver(1), LeadAsOlderVersion(1), HandOver(2), LeadBegun, Lead(3)]).unwrap();
 }

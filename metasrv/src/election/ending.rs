@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use super::{Elector, Message};
 use crate::etcd::election::Revoked;
-use crate::leader::{Candidate, Resignation, resign};
+use crate::leader::{Candidate, Leader, Resignation, Succession, resign};
 
 /// The last drain before a resignation may take so long.
 pub(super) const DRAIN: Duration = Duration::from_secs(2);
@@ -20,6 +20,9 @@ const SUCCESSOR: Duration = Duration::from_millis(300);
 
 /// A release waits so long for the resignation before it: a little more than a call to the store takes.
 const RESIGN: Duration = Duration::from_millis(2_500);
+
+/// A leader that hands over reads for so long whose turn is next.
+const PREPARE: Duration = Duration::from_millis(500);
 
 /// Time between two attempts to release a lease.
 const RELEASE_RETRY: Duration = Duration::from_millis(500);
@@ -52,7 +55,7 @@ impl Elector {
                 }
                 None => (None, JoinSet::new()),
             };
-            log_resignation(&candidate, &fence, own).await;
+            log_resignation(&candidate, &fence, own, None).await;
             drop(answered);
             finish_tasks(tasks).await;
         });
@@ -71,9 +74,10 @@ impl Elector {
             // What is queued is written while it still grants, and nothing more is queued: so that nobody waits for the
             // store between the last grant of this leader and the resignation.
             leader.last_drain(DRAIN).await;
+            let next = prepare(&candidate, &leader).await;
             leader.stop_granting();
             let (fence, record, revision) = leader.last_will().await;
-            log_resignation(&candidate, &fence, Some((record, revision))).await;
+            log_resignation(&candidate, &fence, Some((record, revision)), next).await;
             candidate.metrics.step_downs.with_label_values(&["handed_over"]).inc();
             let _ = sender.send(Message::Event(Event::HandedOver(attempt))).await;
             // A thousand streams that end now would take from the successor the time that it needs to begin. Whoever has
@@ -90,7 +94,7 @@ impl Elector {
 
     /// Ends the campaign and revokes the lease until etcd says that it is gone, so that no key is left in the queue.
     pub(super) fn release(&mut self, attempt: Attempt, lease: LeaseId) {
-        if let Some(campaign) = self.campaigns.remove(&attempt) {
+        for campaign in self.campaigns.remove(&attempt).unwrap_or_default() {
             campaign.abort();
         }
         let api = Arc::clone(&self.api);
@@ -112,6 +116,19 @@ impl Elector {
     }
 }
 
+/// What the resignation of this leader adds for its successor, if that can be told soon. It still grants meanwhile.
+async fn prepare(candidate: &Candidate, leader: &Leader) -> Option<Succession> {
+    let (fence, ..) = leader.last_will().await;
+    let preparing = Succession::prepare(candidate.store.as_ref(), &candidate.keys, &fence.key);
+    let why = match tokio::time::timeout(PREPARE, preparing).await {
+        Ok(Ok(next)) => return Some(next),
+        Ok(Err(why)) => why.to_string(),
+        Err(_) => format!("the store has not answered within {PREPARE:?}"),
+    };
+    tracing::info!(term = %leader.term(), why, "whoever leads next begins its term itself");
+    None
+}
+
 async fn finish_tasks(mut tasks: JoinSet<()>) {
     while tasks.join_next().await.is_some() {}
 }
@@ -120,10 +137,15 @@ async fn log_resignation(
     candidate: &Candidate,
     fence: &Fence,
     own: Option<(metasrv_proto::admin::TermRecord, i64)>,
+    next: Option<Succession>,
 ) {
     let term = own.as_ref().map_or(0, |(record, _)| record.term);
-    match resign(candidate.store.as_ref(), &candidate.keys, fence, own).await {
+    match resign(candidate.store.as_ref(), &candidate.keys, fence, own, next.as_ref()).await {
         Resignation::Done => tracing::info!(term, key = fence.key, "resigned"),
+        Resignation::HandedOver => {
+            let (next, begun) = next.map_or_else(Default::default, |next| (next.name, next.term.0));
+            tracing::info!(term, key = fence.key, next, begun, "resigned, and began the successor's term");
+        }
         Resignation::FenceGone => tracing::warn!(
             term,
             key = fence.key,

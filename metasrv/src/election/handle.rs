@@ -28,7 +28,7 @@ pub(super) struct Loop {
     pub(super) inbox: mpsc::Receiver<Leave>,
     /// When it turned last.
     pub(super) turned: watch::Sender<BootTime>,
-    /// Whether it has won, and does not lead yet.
+    /// Whether it has won, as far as it knows, and does not lead yet.
     pub(super) taking_over: watch::Sender<bool>,
 }
 

@@ -18,6 +18,7 @@
 //! | `placing.rs` | which nodes new regions go to |
 //! | `forgetting.rs` | dropping a region, forgetting a node |
 //! | `resign.rs` | the way out |
+//! | `succession.rs` | the term of whoever is next, begun by the resignation |
 
 mod forgetting;
 mod granting;
@@ -32,6 +33,7 @@ mod regions;
 mod registrar;
 mod relocate;
 mod resign;
+mod succession;
 mod takeover;
 mod term;
 
@@ -58,6 +60,7 @@ pub use placing::Wanted;
 pub use regions::CreateError;
 pub use relocate::{RelocateError, RouteChange};
 pub use resign::{Resignation, resign};
+pub use succession::{NoSuccession, Succession};
 pub use takeover::{Candidate, Prepared, TakeoverError, take_over};
 pub use term::{Ground, numbers as term_numbers};
 

@@ -108,8 +108,8 @@ pub async fn take_over(
         Arc::clone(&lease),
         Arc::clone(&candidate.clock),
     );
-    let begun = term::begin(&candidate, &fence, &fenced, ground).await?;
-    let inheritance = load(&candidate, &fence, begun.revision).await?;
+    let mut begun = term::begin(&candidate, &fence, &fenced, ground).await?;
+    let inheritance = load(&candidate, &fence, begun.revision, begun.early.take()).await?;
     Ok(Prepared { candidate, fence, lease, fenced, begun, inheritance })
 }
 

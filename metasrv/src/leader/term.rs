@@ -2,20 +2,23 @@
 //!
 //! | the store | how a term begins |
 //! | --- | --- |
+//! | shows one in the winner's own key | whoever ended the term before has begun it (`metasrv_core::handover`): nothing is written |
 //! | has space | the term after the last that may have been led: its record, the counter, and the election key are put |
 //! | has none | a term that this candidate reserved before: its spare is deleted, with all below it; nothing is put |
 //!
-//! What the second way cannot put is put as soon as there is space again. Both ways compare the revisions of what they
+//! What the last way cannot put is put as soon as there is space again. It and the one before compare the revisions of what they
 //! change, and reservations of other candidates change some of it: a conflict is read again and repeated.
 
 use std::time::Duration;
 
+use metasrv_core::handover;
 use metasrv_core::id::{Fence, Term};
 use metasrv_core::settlement::takeover_wait;
 use metasrv_core::time::BootTime;
 use metasrv_proto::admin::{CandidateRecord, InstallationRecord, TermRecord};
 
 use super::Leader;
+use super::inheritance::Early;
 use super::takeover::{Candidate, TakeoverError};
 use crate::clock::wall_clock_ms;
 use crate::record;
@@ -48,6 +51,8 @@ pub struct Begun {
     pub installation: u64,
     /// How long earlier terms may have granted from its beginning on.
     pub wait: Duration,
+    /// The state, where it was made ready already.
+    pub early: Option<Early>,
 }
 
 /// What a term is begun on, read after its election was won: no earlier leader writes any more then, and what candidates
@@ -56,6 +61,7 @@ pub struct Ground {
     own_key: Record,
     stored: StoredTerms,
     installed: Option<u64>,
+    early: Option<Early>,
 }
 
 impl Ground {
@@ -72,8 +78,10 @@ impl Ground {
             let found = store.get(&installation).await?;
             Ok(found.as_ref().map(record::decode::<InstallationRecord>).transpose()?)
         };
-        let (own_key, stored, installed) = tokio::try_join!(own_key, stored, installed)?;
-        Ok(Ground { own_key, stored, installed: installed.map(|it| it.installation) })
+        // Polled last: the reads are under way meanwhile.
+        let early = async { Ok(Early::of(candidate, fence)) };
+        let (own_key, stored, installed, early) = tokio::try_join!(own_key, stored, installed, early)?;
+        Ok(Ground { own_key, stored, installed: installed.map(|it| it.installation), early })
     }
 }
 
@@ -107,9 +115,17 @@ async fn begin_on(
     fenced: &FencedStore,
 ) -> Result<Begun, TakeoverError> {
     let Candidate { keys, timing, .. } = candidate;
-    let Ground { own_key, stored, installed } = ground;
+    let Ground { own_key, stored, installed, early } = ground;
     // Zero means "not told yet" on the wire.
     let installation = installed.unwrap_or_else(|| rand::random::<u64>().max(1));
+
+    let wait = |term: Term| takeover_wait(&stored.numbers(), Term(term.0.saturating_sub(1)), timing);
+    if let Some((record, installation)) = begun_before(&own_key, &stored, candidate).zip(installed) {
+        let term = Term(record.record.term);
+        tracing::info!(%term, "this term has begun in the transaction that ended the one before");
+        let revision = own_key.mod_revision;
+        return Ok(Begun { own: record, revision, installation, wait: wait(term), early });
+    }
 
     let term = stored.last().next();
     let record = TermRecord { began_at_ms: wall_clock_ms(), ..numbers(candidate, term) };
@@ -128,11 +144,11 @@ async fn begin_on(
         let change = Change::Put { key: keys.installation(), value: record::encode(&value) };
         writes.push(Write { change, expected_mod_revision: 0 });
     }
-    let wait = |term: Term| takeover_wait(&stored.numbers(), Term(term.0.saturating_sub(1)), timing);
     match fenced.commit(writes).await {
         Ok(revision) => {
             candidate.metrics.store_out_of_space.set(0);
-            Ok(Begun { own: OwnTerm { record, revision }, revision, installation, wait: wait(term) })
+            let own = OwnTerm { record, revision };
+            Ok(Begun { own, revision, installation, wait: wait(term), early: None })
         }
         Err(CommitError::Refused(StoreError::OutOfSpace)) => {
             candidate.metrics.store_out_of_space.set(1);
@@ -148,10 +164,21 @@ async fn begin_on(
             let revision = fenced.commit(stored.end_spares(term)).await?;
             tracing::warn!(%term, "the store is out of space; leading a term that was reserved before");
             let own = OwnTerm { record, revision: record_revision };
-            Ok(Begun { own, revision, installation, wait: wait(term) })
+            Ok(Begun { own, revision, installation, wait: wait(term), early: None })
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// The record of the term that was begun for this winner, if one was. A record that cannot be understood is
+/// none: the winner begins a higher term then.
+fn begun_before(own_key: &Record, stored: &StoredTerms, candidate: &Candidate) -> Option<OwnTerm> {
+    let published = Term(record::decode::<CandidateRecord>(own_key).ok()?.term);
+    let (record, revision) = stored.record(published).ok().flatten()?;
+    // A successor will wait by that record; it must say what is granted from now on.
+    let is_own = numbers(candidate, published) == TermRecord { began_at_ms: 0, ..record.clone() };
+    handover::begun(published, stored.last(), is_own)?;
+    Some(OwnTerm { record, revision })
 }
 
 /// The record of a term that this candidate leads, or would lead.

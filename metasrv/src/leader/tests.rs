@@ -199,7 +199,7 @@ async fn a_successor_waits_by_how_its_predecessor_ended() {
     // It resigns before that is over; what the first may have granted is still not over.
     second.end();
     let (fence, record, revision) = second.last_will().await;
-    let resigned = resign(store.as_ref(), &keys(), &fence, Some((record, revision))).await;
+    let resigned = resign(store.as_ref(), &keys(), &fence, Some((record, revision)), None).await;
     assert!(matches!(resigned, Resignation::Done), "{resigned:?}");
     let (third, _tasks) = lead(&store).await;
     assert_eq!(waits(&third), first.timing().takeover_wait());
@@ -208,10 +208,10 @@ async fn a_successor_waits_by_how_its_predecessor_ended() {
     assert_eq!(record.settled_below, 3, "it is recorded that earlier terms are over");
     third.end();
     let (fence, record, revision) = third.last_will().await;
-    resign(store.as_ref(), &keys(), &fence, Some((record, revision))).await;
+    resign(store.as_ref(), &keys(), &fence, Some((record, revision)), None).await;
     let (fourth, _tasks) = lead(&store).await;
     assert_eq!(waits(&fourth), first.timing().grant_wait(), "only what the third granted");
-    let resigned_twice = resign(store.as_ref(), &keys(), &fence, None).await;
+    let resigned_twice = resign(store.as_ref(), &keys(), &fence, None, None).await;
     assert!(matches!(resigned_twice, Resignation::FenceGone), "{resigned_twice:?}");
 }
 

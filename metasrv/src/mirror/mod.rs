@@ -21,6 +21,7 @@ pub mod state;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use metasrv_core::id::{Fence, Term};
 use metasrv_core::time::{BootTime, Clock};
 use metasrv_proto::admin::FollowerView;
 use tokio::sync::watch;
@@ -85,7 +86,7 @@ impl Mirror {
                 {
                     let mut held = self.lock();
                     let Held { state, live, .. } = held.as_ref().ok_or(Lag::Empty)?;
-                    if *live && state.fences.get(fence) == Some(&revision) {
+                    if *live && state.fences.get(fence).is_some_and(|key| key.revision == revision) {
                         return held.take().map(|held| held.state).ok_or(Lag::Empty);
                     }
                 }
@@ -99,6 +100,38 @@ impl Mirror {
             self.report();
         }
         taken
+    }
+
+    /// Moves the state out, if it has seen a term in the key of this fence, and says at which revision that was written: by the
+    /// transaction that ended the term before. To be believed once a read of the key shows the same revision.
+    pub fn take_begun(&self, fence: &Fence) -> Option<(State, i64)> {
+        let taken = {
+            let mut held = self.lock();
+            let Held { state, live, .. } = held.as_ref()?;
+            let key = state.fences.get(&fence.key).filter(|_| *live)?;
+            let begun = key.create_revision == fence.create_revision && key.term > Term(0);
+            let revision = begun.then_some(key.revision)?;
+            held.take().map(|held| (held.state, revision))
+        };
+        self.shared.moved.send_replace(());
+        self.report();
+        taken
+    }
+
+    /// Resolves once there is a term in this candidate's key: it was begun in the transaction that ended the one before. Returns the fence. As all that a mirror says, a hint: what is done about it begins with a read of the store.
+    pub async fn has_term(&self, key: &str) -> Fence {
+        let mut moved = self.shared.moved.subscribe();
+        loop {
+            moved.borrow_and_update();
+            let seen = self.lock().as_ref().and_then(|held| held.state.fences.get(key).copied());
+            if let Some(seen) = seen.filter(|seen| seen.term > Term(0)) {
+                return Fence { key: key.to_owned(), create_revision: seen.create_revision };
+            }
+            if moved.changed().await.is_err() {
+                // The sender is part of what `self` holds.
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     /// A copy of what is held, and where it stands; nothing before it was read, and while this replica leads.

@@ -8,7 +8,7 @@
 //! | orders | `order/…` | what operators want of nodes and of failovers |
 //! | procedures | `procedure/…` | what is at work over several nodes |
 //! | sequence | `sequence/region` | the last region id that was given |
-//! | fences | `election/…` | the mod revision of each candidate's key, and no more |
+//! | fences | `election/…` | the revisions of each candidate's key, and the term in it |
 //!
 //! A record that cannot be read is held as such: a takeover has to fail over a route, and may go on without a lease.
 
@@ -17,8 +17,8 @@ use std::collections::{BTreeMap, HashMap};
 use metasrv_core::id::{ClusterId, Epoch, NodeId, NodeKey, RegionId, Term};
 use metasrv_core::procedure::ProcedureId;
 use metasrv_proto::admin::{
-    CounterRecord, FailoverOrderRecord, NodeLeaseRecord, NodeOrderRecord, NodeRecord, ProcedureRecord,
-    RouteRecord,
+    CandidateRecord, CounterRecord, FailoverOrderRecord, NodeLeaseRecord, NodeOrderRecord, NodeRecord,
+    ProcedureRecord, RouteRecord,
 };
 use prost::Message;
 
@@ -48,6 +48,25 @@ pub struct Held<T> {
     pub value: T,
     /// Its mod revision.
     pub revision: i64,
+}
+
+/// A candidate's key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fenced {
+    /// The revision that created it.
+    pub create_revision: i64,
+    /// The revision that changed it last.
+    pub revision: i64,
+    /// The term in it. 0: none, or it cannot be read.
+    pub term: Term,
+}
+
+impl Fenced {
+    fn of(stored: &Record) -> Fenced {
+        let term = record::decode::<CandidateRecord>(stored).map_or(0, |candidate| candidate.term);
+        let Record { create_revision, mod_revision: revision, .. } = *stored;
+        Fenced { create_revision, revision, term: Term(term) }
+    }
 }
 
 /// What is wrong with a key or a record.
@@ -99,8 +118,8 @@ pub struct State {
     pub failover_order: Option<Held<FailoverOrderRecord>>,
     /// The procedures at work.
     pub procedures: BTreeMap<ProcedureId, Held<ProcedureRecord>>,
-    /// Mod revisions of the candidates' keys.
-    pub fences: HashMap<String, i64>,
+    /// The candidates' keys.
+    pub fences: HashMap<String, Fenced>,
     /// What cannot be understood, by its key, with its mod revision.
     pub unreadable: BTreeMap<String, (i64, Unreadable)>,
 }
@@ -164,7 +183,7 @@ impl State {
                 Err(error) => Some(Unreadable::Record(error)),
             },
             Slot::Fence => {
-                self.fences.insert(key.to_owned(), record.mod_revision);
+                self.fences.insert(key.to_owned(), Fenced::of(record));
                 None
             }
             Slot::Unknown => Some(Unreadable::Key),

@@ -88,7 +88,7 @@ impl Coordination {
                 seen.send_replace(None);
                 while leading.join_next().await.is_some() {}
                 let (fence, record, revision) = leader.last_will().await;
-                let outcome = resign(store.as_ref(), keys, &fence, Some((record, revision))).await;
+                let outcome = resign(store.as_ref(), keys, &fence, Some((record, revision)), None).await;
                 tracing::info!(term = %leader.term(), ?outcome, "resigned");
             }
         }

@@ -199,6 +199,7 @@ pub async fn serve(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started_at_ms: wall_clock_ms(),
         reserved_term: 0,
+        takes_begun_term: true,
     };
     let mirror = matches!(config.store, StoreConfig::Etcd { .. })
         .then(|| Mirror::new(keys.clone(), Arc::clone(&clock), Arc::clone(&metrics)));
@@ -228,8 +229,14 @@ pub async fn serve(
                 VitalSigns { answers, view: view.clone(), faults: faults.clone().unwrap_or_default() };
             let (elector, handle) = Elector::new(Arc::clone(&election), candidate(&store), seen, vitals);
             let longest = config.timing.election_ttl;
-            let standby =
-                Standby::new(Arc::clone(&election), Arc::clone(&clock), Arc::clone(&metrics), longest);
+            let standby = Standby::new(
+                Arc::clone(&election),
+                Arc::clone(&store),
+                keys.clone(),
+                Arc::clone(&clock),
+                Arc::clone(&metrics),
+                longest,
+            );
             tasks.spawn(Arc::clone(&standby).watch(view.clone()));
             replica = Some(ReplicaService::new(handle.clone(), standby));
             if let Some(mirror) = mirror.clone() {

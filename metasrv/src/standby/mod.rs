@@ -1,5 +1,6 @@
-//! A standby's eye on the leader: where there is evidence that it does not lead any more, its lease is revoked instead of
-//! waited for.
+//! A standby's eye on the leader: where there is evidence that it does not lead any more, it is deposed instead of waited for.
+//! One transaction removes its key and begins the term of whoever is next (`metasrv_core::handover`); then its lease is revoked,
+//! which alone suffices where that transaction is not possible.
 //!
 //! | file | evidence | takes |
 //! | --- | --- | --- |
@@ -25,15 +26,23 @@ use tokio::sync::watch;
 
 use crate::etcd::election::EtcdElection;
 use crate::handler::KnownLeader;
+use crate::keys::Keys;
+use crate::leader::{Resignation, Succession, resign};
 use crate::metrics::Metrics;
 use crate::observer::View;
+use crate::store::Store;
 
 /// After a revocation, or a failed one, the leader is looked at again after so long.
 const RETRY: Duration = Duration::from_millis(500);
 
+/// A standby reads for so long whose turn is next.
+const PREPARE: Duration = Duration::from_millis(250);
+
 /// See the module.
 pub struct Standby {
     election: Arc<EtcdElection>,
+    store: Arc<dyn Store>,
+    keys: Keys,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     suspicion: Mutex<Suspicion>,
@@ -43,11 +52,14 @@ impl Standby {
     /// `longest` is the most patience with a silent leader: the TTL of its lease.
     pub fn new(
         election: Arc<EtcdElection>,
+        store: Arc<dyn Store>,
+        keys: Keys,
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
         longest: Duration,
     ) -> Arc<Standby> {
-        Arc::new(Standby { election, clock, metrics, suspicion: Mutex::new(Suspicion::new(longest)) })
+        let suspicion = Mutex::new(Suspicion::new(longest));
+        Arc::new(Standby { election, store, keys, clock, metrics, suspicion })
     }
 
     /// What this replica thinks of the leader of this term.
@@ -100,18 +112,37 @@ impl Standby {
         };
         tracing::warn!(
             term = %leader.term, leader = leader.name, addr = leader.addr, evidence,
-            "{}; revoking its lease",
+            "{}; deposing it",
             match evidence {
                 "gone" => "the leader's process is gone: its connection ended and its port refuses",
                 _ => "a majority of the replicas hears nothing of the leader",
             }
         );
+        self.pass_on(lease).await;
         match self.election.revoke(lease.0).await {
             Ok(_) => self.metrics.depositions.with_label_values(&[evidence]).inc(),
             Err(error) => tracing::warn!(%error, "the lease could not be revoked; it expires by itself"),
         }
         // Its key is gone, and the view will say so; if not, there is no hurry to look again.
         tokio::time::sleep(RETRY).await;
+    }
+
+    /// Ends the leadership under this lease, and begins the term of whoever is next, where that can be told soon. Whatever
+    /// comes of it, the lease is revoked afterwards.
+    async fn pass_on(&self, lease: LeaseId) {
+        let (store, key) = (self.store.as_ref(), self.keys.candidate(lease));
+        let preparing = Succession::prepare(store, &self.keys, &key);
+        let next = match tokio::time::timeout(PREPARE, preparing).await {
+            Ok(Ok(next)) => next,
+            Ok(Err(why)) => return tracing::info!(%why, "whoever leads next begins its term itself"),
+            Err(_) => return tracing::info!("the store has not said in time whose turn is next"),
+        };
+        match resign(store, &self.keys, &next.ends, None, Some(&next)).await {
+            Resignation::HandedOver => {
+                tracing::info!(next = next.name, term = %next.term, "deposed, and began the next term")
+            }
+            other => tracing::info!(outcome = ?other, "the next term is left to whoever leads it"),
+        }
     }
 }
 

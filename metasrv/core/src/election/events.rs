@@ -28,7 +28,7 @@ pub enum Event {
     GrantFailed(Attempt),
     /// A keep-alive sent at this instant was answered.
     KeptAlive(Attempt, BootTime, LeaseSeen),
-    /// The campaign was won, says its answer.
+    /// The campaign was won, says its answer, or the queue, or the key itself, which shows that our term has begun.
     Campaigned(Attempt, Fence),
     /// The campaign ended otherwise; it may still have been won.
     CampaignFailed(Attempt),
