@@ -121,7 +121,8 @@ impl Project {
     /// # Errors
     /// It is not in time; with the end of its log.
     pub async fn healthy(&self, service: &str) -> Result<(), String> {
-        let waited = reach(&format!("{service} is healthy"), async || {
+        let what = format!("{service} is healthy");
+        let waited = reach(&what, async || {
             let id = self.container(service).await?;
             let format = "{{.State.Status}} {{.State.Health.Status}}";
             match docker(["container", "inspect", "--format", format, &id]).await?.as_str() {

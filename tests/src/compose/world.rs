@@ -22,7 +22,7 @@ use crate::replica::channel;
 const CALL: Duration = Duration::from_secs(5);
 
 /// Regions on each datanode.
-const REGIONS: u64 = 4;
+const REGIONS: u32 = 4;
 
 /// See the module.
 pub struct World {
