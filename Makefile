@@ -59,7 +59,8 @@ chaos: etcd
 # In debug where time is short: the programs are there already, and figures are those of debug builds.
 PROFILE ?= release
 test-compose:
-	$(CARGO) build --profile $(if $(filter debug,$(PROFILE)),dev,$(PROFILE)) -p metasrv -p datanode -p metasrv-tests --bins
+	$(CARGO) build --profile $(if $(filter debug,$(PROFILE)),dev,$(PROFILE)) -p metasrv -p datanode -p metasrv-tests \
+		--bin metasrv --bin metactl --bin datanode --bin compose
 	METASRV_BIN_DIR=$(TARGET)/$(PROFILE) $(TARGET)/$(PROFILE)/compose $(ARGS)
 
 etcd:

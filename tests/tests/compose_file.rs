@@ -44,9 +44,17 @@ fn a_mistake_in_the_file_is_found() {
         ("/services/metasrv-2/ports/0", json!("3002:3002"), "open to everybody"),
         ("/services/metasrv-2/ports/1", json!("127.0.0.1:3013:3013"), "port 3013: it listens at"),
         ("/services/metasrv-3/image", json!("${METASRV_IMAGES}"), "METASRV_IMAGES is not in .env"),
-        ("/services/datanode-1/environment/DATANODE_METASRV", json!("metasrv-1:3003,metasrv-9:3002"), "metasrv-9"),
+        (
+            "/services/datanode-1/environment/DATANODE_METASRV",
+            json!("metasrv-1:3003,metasrv-9:3002"),
+            "metasrv-9",
+        ),
         ("/services/datanode-2/command/1", json!("--supervise"), "--supervise"),
-        ("/services/datanode-3/environment/DATANODE_GRPC_ADDR", json!("127.0.0.1:4001"), "nobody else reaches"),
+        (
+            "/services/datanode-3/environment/DATANODE_GRPC_ADDR",
+            json!("127.0.0.1:4001"),
+            "nobody else reaches",
+        ),
         ("/services/etcd-1/environment/ETCD_PRE_VOTE", json!("perhaps"), "perhaps"),
         ("/services/etcd-2/read_only", json!(false), "can be written to"),
     ];
@@ -64,7 +72,9 @@ fn a_mistake_in_the_file_is_found() {
 fn the_file_is_read_by_compose() {
     let compose = tool("docker-compose");
     if !compose.exists() {
-        eprintln!("note: there is no build of Compose for this machine on PyPI: compose.yaml is not read by it");
+        eprintln!(
+            "note: there is no build of Compose for this machine on PyPI: compose.yaml is not read by it"
+        );
         return;
     }
     let services = |profile: &[&str]| -> BTreeMap<String, Value> {

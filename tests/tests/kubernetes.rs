@@ -86,7 +86,8 @@ fn ports_selectors_flags_and_settings_fit_together() {
 #[tokio::test]
 async fn every_path_that_is_asked_for_is_answered() {
     let cluster = Cluster::builder().replicas(1).start().await;
-    let mut asked: Vec<_> = applied().iter().flat_map(|(_, objects)| programs::asked_paths(objects)).collect();
+    let mut asked: Vec<_> =
+        applied().iter().flat_map(|(_, objects)| programs::asked_paths(objects)).collect();
     asked.sort();
     asked.dedup();
     for (program, least) in [("metasrv", 4), ("etcd", 3)] {
@@ -117,21 +118,69 @@ fn a_mistake_in_a_manifest_is_found() {
     let container = "/spec/template/spec/containers/0";
     let place = |rest: &str| format!("{container}{rest}");
     let sets: [(&str, &str, String, Value, &str); 17] = [
-        ("StatefulSet", "metasrv", place("/livenessProbe/httpGet/port"), json!("htpp"), "livenessProbe asks at port"),
+        (
+            "StatefulSet",
+            "metasrv",
+            place("/livenessProbe/httpGet/port"),
+            json!("htpp"),
+            "livenessProbe asks at port",
+        ),
         ("StatefulSet", "metasrv", place("/ports/0/containerPort"), json!(3004), "port 3004: it listens at"),
         ("StatefulSet", "metasrv", place("/args/1"), json!("--confg"), "--confg"),
         ("StatefulSet", "metasrv", place("/env/0/name"), json!("METASRV_REGION_LEAS"), "METASRV_REGION_LEAS"),
-        ("StatefulSet", "metasrv", place("/livenessProbe/httpGet/path"), json!("/readyz"), "for the same reason"),
-        ("StatefulSet", "metasrv", "/spec/template/spec/enableServiceLinks".into(), json!(true), "enableServiceLinks"),
-        ("StatefulSet", "metasrv", "/spec/template/spec/terminationGracePeriodSeconds".into(), json!(12), "may need 13 s"),
-        ("StatefulSet", "metasrv", place("/securityContext/readOnlyRootFilesystem"), json!(false), "readOnlyRootFilesystem"),
-        ("StatefulSet", "metasrv", place("/resources/limits"), json!({"cpu": 1, "memory": "1Gi"}), "limit of CPU"),
+        (
+            "StatefulSet",
+            "metasrv",
+            place("/livenessProbe/httpGet/path"),
+            json!("/readyz"),
+            "for the same reason",
+        ),
+        (
+            "StatefulSet",
+            "metasrv",
+            "/spec/template/spec/enableServiceLinks".into(),
+            json!(true),
+            "enableServiceLinks",
+        ),
+        (
+            "StatefulSet",
+            "metasrv",
+            "/spec/template/spec/terminationGracePeriodSeconds".into(),
+            json!(12),
+            "may need 13 s",
+        ),
+        (
+            "StatefulSet",
+            "metasrv",
+            place("/securityContext/readOnlyRootFilesystem"),
+            json!(false),
+            "readOnlyRootFilesystem",
+        ),
+        (
+            "StatefulSet",
+            "metasrv",
+            place("/resources/limits"),
+            json!({"cpu": 1, "memory": "1Gi"}),
+            "limit of CPU",
+        ),
         ("StatefulSet", "datanode", place("/args/1"), json!("--supervise"), "--supervise"),
-        ("StatefulSet", "datanode", place("/startupProbe/grpc/port"), json!(4002), "startupProbe asks at port"),
+        (
+            "StatefulSet",
+            "datanode",
+            place("/startupProbe/grpc/port"),
+            json!(4002),
+            "startupProbe asks at port",
+        ),
         ("StatefulSet", "datanode", "/spec/ordinals".into(), json!({"start": 0}), "node id 0"),
         ("StatefulSet", "etcd", place("/args/11"), json!("--quota-bytes=1"), "quota-bytes"),
         ("StatefulSet", "etcd", "/spec/replicas".into(), json!(2), "has a pod etcd-2"),
-        ("Service", "metasrv-peers", "/spec/selector".into(), json!({"app": "metasrv"}), "its selector selects no pod"),
+        (
+            "Service",
+            "metasrv-peers",
+            "/spec/selector".into(),
+            json!({"app": "metasrv"}),
+            "its selector selects no pod",
+        ),
         ("NetworkPolicy", "metasrv", "/spec/ingress/0/ports/0/port".into(), json!("rpc"), "lets in to port"),
         ("ServiceMonitor", "metasrv", "/spec/endpoints/0/port".into(), json!("metrics"), "no port named"),
     ];
@@ -140,7 +189,10 @@ fn a_mistake_in_a_manifest_is_found() {
         let mut objects = right.clone();
         change(&mut objects, kind, wanted, &pointer, mistake.clone());
         let found = findings(&objects).join("\n");
-        assert!(found.contains(said), "{kind} {wanted} {pointer} = {mistake}: {said:?} is not among\n{found}");
+        assert!(
+            found.contains(said),
+            "{kind} {wanted} {pointer} = {mistake}: {said:?} is not among\n{found}"
+        );
     }
     // A key that is in no list of settings, in the file that is mounted.
     let mut objects = right.clone();
@@ -151,7 +203,11 @@ fn a_mistake_in_a_manifest_is_found() {
     // A wrong path is asked for, and `every_path_that_is_asked_for_is_answered` asks a replica for it.
     let mut objects = right;
     change(&mut objects, "StatefulSet", "metasrv", &place("/readinessProbe/httpGet/path"), json!("/ready"));
-    assert!(programs::asked_paths(&objects).iter().any(|(program, path, _)| program == "metasrv" && path == "/ready"));
+    assert!(
+        programs::asked_paths(&objects)
+            .iter()
+            .any(|(program, path, _)| program == "metasrv" && path == "/ready")
+    );
 }
 
 /// Goal: one file of settings to begin with, wherever it is used. Method: the ConfigMap against the file.

@@ -121,7 +121,10 @@ pub fn main() -> ExitCode {
         }
         Command::Health(options) => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            return match runtime.map_err(|error| error.to_string()).and_then(|it| it.block_on(health::ask(&options))) {
+            return match runtime
+                .map_err(|error| error.to_string())
+                .and_then(|it| it.block_on(health::ask(&options)))
+            {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(why) => failed(FAILED, &why),
             };

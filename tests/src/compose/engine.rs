@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::process::Command;
 
@@ -47,6 +47,15 @@ pub async fn labelled(kind: &[&str], project: &str) -> Result<Vec<String>, Strin
     let label = format!("label=com.docker.compose.project={project}");
     let words = kind.iter().copied().chain(["--quiet", "--filter", &label]);
     Ok(docker(words).await?.lines().map(str::to_owned).collect())
+}
+
+/// When a container's process ended, by the engine's own word. The engine takes its time before it kills, and after it.
+///
+/// # Errors
+/// The engine does not say it.
+pub async fn ended_at(container: &str) -> Result<SystemTime, String> {
+    let said = docker(["container", "inspect", "--format", "{{.State.FinishedAt}}", container]).await?;
+    humantime::parse_rfc3339(&said).map_err(|error| format!("{said:?}: {error}"))
 }
 
 fn line(command: &std::process::Command) -> String {

@@ -96,7 +96,8 @@ fn grace(objects: &[Value], workload: &Value, wrong: &mut impl FnMut(&str)) {
 fn node_id(workload: &Value, wrong: &mut impl FnMut(&str)) {
     const INDEX: &str = "metadata.labels['apps.kubernetes.io/pod-index']";
     for container in containers(workload) {
-        let Some(id) = list(container, "/env").iter().find(|it| text(it, "/name") == "DATANODE_NODE_ID") else {
+        let Some(id) = list(container, "/env").iter().find(|it| text(it, "/name") == "DATANODE_NODE_ID")
+        else {
             continue;
         };
         if text(id, "/valueFrom/fieldRef/fieldPath") != INDEX {

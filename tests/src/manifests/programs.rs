@@ -79,12 +79,15 @@ pub fn takes(container: &Container) -> Result<(), String> {
         }
     }
     let help = output(command.args(arguments).arg("--help"), "")?;
-    let unknown = container.environment.keys().find(|name| {
-        name.starts_with("DATANODE_") && !help.contains(&format!("[env: {name}="))
-    });
+    let unknown = container
+        .environment
+        .keys()
+        .find(|name| name.starts_with("DATANODE_") && !help.contains(&format!("[env: {name}=")));
     match unknown {
         // Other commands than `run` take some of them, and leave the others alone.
-        Some(name) if arguments.first().is_some_and(|word| word == "run") => Err(format!("no variable {name}")),
+        Some(name) if arguments.first().is_some_and(|word| word == "run") => {
+            Err(format!("no variable {name}"))
+        }
         _ => Ok(()),
     }
 }
@@ -152,7 +155,11 @@ pub fn asked_paths(objects: &[Value]) -> Vec<(String, String, String)> {
     }
     for monitor in of_kind(objects, "ServiceMonitor") {
         for endpoint in super::object::list(monitor, "/spec/endpoints") {
-            asked.push(("metasrv".to_owned(), text(endpoint, "/path").to_owned(), "ServiceMonitor".to_owned()));
+            asked.push((
+                "metasrv".to_owned(),
+                text(endpoint, "/path").to_owned(),
+                "ServiceMonitor".to_owned(),
+            ));
         }
     }
     asked

@@ -19,7 +19,8 @@ pub fn findings(file: &Value, variables: &BTreeSet<String>) -> Vec<String> {
         let mut wrong = |why: String| found.push(format!("{name}: {why}"));
         for text in texts(service) {
             let used = text.split("${").skip(1).filter_map(|rest| rest.split(['}', ':']).next());
-            used.filter(|used| !variables.contains(*used)).for_each(|used| wrong(format!("{used} is not in .env")));
+            used.filter(|used| !variables.contains(*used))
+                .for_each(|used| wrong(format!("{used} is not in .env")));
         }
         if text(service, "/restart") != "unless-stopped" {
             wrong("restart: it stays down".to_owned());
