@@ -159,7 +159,7 @@ fn pod_address(objects: &[Value], pod: &str, service: &str, port: &str) -> Resul
     }
     let object = named(objects, "Service", service).ok_or(format!("there is no Service {service:?}"))?;
     let ports = list(object, "/spec/ports");
-    if !ports.iter().any(|one| at(one, "/port").to_string() == port) {
+    if !ports.iter().any(|one| at(one, "/port").as_u64() == port.parse().ok()) {
         return Err(format!("the Service {service} has no port {port}"));
     }
     if pod.starts_with("$(") {
