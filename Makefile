@@ -1,7 +1,7 @@
 # Two commands do all the set-up: make run, make test. `make help` lists the rest.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint fmt build bench chaos etcd
+.PHONY: help run test test-compose lint fmt build bench chaos etcd deploy-tools
 
 CARGO ?= cargo
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
@@ -11,6 +11,8 @@ HAS_NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 help:
 	@echo 'make run      a whole cluster on this machine, live; ARGS="--embedded" without etcd, ARGS="--for 20s" for so long'
 	@echo 'make test     everything that decides whether a change lands'
+	@echo 'make test-compose   deploy/compose in real containers: needs a Docker engine with docker compose or docker-compose;'
+	@echo '              ARGS="--tool docker-compose" for one of them; images are built here, from Debian packages'
 	@echo 'make lint     formatting and clippy'
 	@echo 'make bench    figures, side by side; ARGS="--quick" for whether it works'
 	@echo 'make chaos    real faults and what they cost; FAULT=leader-kill or FAULT=etcd- for some, ROUNDS=3, ARGS="--quick"'
@@ -27,7 +29,7 @@ run: $(if $(findstring --embedded,$(ARGS)),,etcd) build
 
 # Tests that start programs find them here, built once, before any of them runs.
 test: export METASRV_BIN_DIR := $(TARGET)/debug
-test: lint etcd build
+test: lint etcd deploy-tools build
 ifeq ($(HAS_NEXTEST),yes)
 	$(CARGO) test --workspace --doc --quiet
 	$(CARGO) nextest run --workspace
@@ -54,5 +56,16 @@ chaos: etcd
 	METASRV_BIN_DIR=$(TARGET)/release $(TARGET)/release/chaos \
 		$(if $(FAULT),--fault $(FAULT)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(ARGS)
 
+# In debug where time is short: the programs are there already, and figures are those of debug builds.
+PROFILE ?= release
+test-compose:
+	$(CARGO) build --profile $(if $(filter debug,$(PROFILE)),dev,$(PROFILE)) -p metasrv -p datanode -p metasrv-tests \
+		--bin metasrv --bin metactl --bin datanode --bin compose
+	METASRV_BIN_DIR=$(TARGET)/$(PROFILE) $(TARGET)/$(PROFILE)/compose $(ARGS)
+
 etcd:
 	@sh tools/install-etcd.sh
+
+# kubectl, schemas of Kubernetes, PyYAML: what deploy/ is checked with.
+deploy-tools:
+	@sh tools/install-deploy-tools.sh $(TARGET)/deploy-tools

@@ -16,6 +16,8 @@
 //! | `metactl.rs` | metactl as a script runs it |
 //! | `figures.rs` | figures as lines and as JSON |
 //! | `chaos/` | what `make chaos` is made of: real faults, in a world of network namespaces |
+//! | `compose/` | what `make test-compose` is made of: the cluster of deploy/compose in real containers |
+//! | `manifests/` | what is true of compose.yaml and of the Kubernetes manifests, and no schema sees |
 
 // A harness reports by panicking: the test that uses it fails with that message.
 #![allow(clippy::panic)]
@@ -23,9 +25,11 @@
 pub mod binaries;
 pub mod chaos;
 pub mod cluster;
+pub mod compose;
 pub mod etcd;
 pub mod figures;
 pub mod fleet;
+pub mod manifests;
 pub mod metactl;
 pub mod node;
 pub mod place;

@@ -10,11 +10,13 @@
 //! | `region.rs` | one region: a key-value store whose older writers are fenced; the argument why nothing is lost |
 //! | `regions.rs` | all open regions, as the SDK's `RegionServer` |
 //! | `supervisor.rs` | `--supervised`: the parent that certifies the end of its worker |
+//! | `health.rs` | a probe for images without a shell |
 //! | `inspect.rs` | what the regions' files say about who wrote what |
 //! | `write_intervals.rs` | a witness for tests: when was written, by whom |
 //! | `service.rs` | the gRPC service `KeyValue` |
 
 mod directory;
+mod health;
 mod inspect;
 mod options;
 mod record;
@@ -43,6 +45,7 @@ use tonic_health::ServingStatus;
 use tracing_subscriber::EnvFilter;
 
 use directory::DataDirectory;
+use health::HealthOptions;
 use inspect::InspectOptions;
 use options::{Options, Settings};
 use record::Owner;
@@ -80,6 +83,8 @@ enum Command {
     Run(Box<Options>),
     /// Say what the files of all regions contain, and whether they are consistent
     Inspect(InspectOptions),
+    /// Ask the datanode on this machine whether it serves: exit code 0 or 1
+    Health(HealthOptions),
     /// What `run --supervised` starts
     #[command(name = supervisor::WORKER, hide = true)]
     Worker(Box<WorkerOptions>),
@@ -112,6 +117,16 @@ pub fn main() -> ExitCode {
             return match inspect::inspect(&options, &mut std::io::stdout().lock()) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => failed(FAILED, &error.to_string()),
+            };
+        }
+        Command::Health(options) => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            return match runtime
+                .map_err(|error| error.to_string())
+                .and_then(|it| it.block_on(health::ask(&options)))
+            {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(why) => failed(FAILED, &why),
             };
         }
         Command::Run(options) => (*options, None),
