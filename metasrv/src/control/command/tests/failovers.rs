@@ -57,7 +57,7 @@ async fn a_certificate_is_acted_upon_without_waiting_for_the_next_count() {
         tokio::time::sleep(Duration::from_millis(13)).await;
     }
     let before = world.clock.now();
-    assert!(world.leader.certify_end(&node(1), process(1).nonce, "a test").is_some());
+    assert!(world.leader.certify_end(&node(1), process(1).nonce, "a test").await.unwrap().is_some());
     while world.leader.route_of(RegionId(101)).unwrap().0 == node(1) {
         tokio::time::sleep(Duration::from_millis(1)).await;
         let waited = world.clock.now().since(before);
