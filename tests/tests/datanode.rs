@@ -251,3 +251,22 @@ async fn writes_go_on_after_the_leader_was_killed() {
         assert_eq!(epoch, region.epoch, "a change of leader changes no epoch");
     }
 }
+
+/// Goal: a health check without a shell. Method: `datanode health` asks a datanode that runs, also by way of every address,
+/// then one that does not; by flag and by the variable that the datanode itself takes.
+#[tokio::test(flavor = "multi_thread")]
+async fn health_says_whether_a_datanode_serves() {
+    let mut cluster = cluster(1, 1).await;
+    let addr = cluster.datanode(1).addr();
+    let port = addr.rsplit(':').next().unwrap();
+    let ask = |addr: &str| {
+        let mut command = std::process::Command::new(metasrv_tests::binaries::binary("datanode"));
+        command.arg("health").env("DATANODE_GRPC_ADDR", addr).output().unwrap()
+    };
+    assert!(ask(&addr).status.success());
+    assert!(ask(&format!("0.0.0.0:{port}")).status.success());
+    let nobody = ask(&format!("127.0.0.1:{}", free_port()));
+    assert_eq!(nobody.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&nobody.stderr);
+    assert!(said.contains("does the datanode run"), "{said}");
+}
