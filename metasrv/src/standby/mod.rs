@@ -86,7 +86,7 @@ impl Standby {
             self.with(|suspicion| suspicion.listen(term, now));
             let watched = async {
                 match &leader {
-                    Some((leader, lease)) => self.watch_leader(leader, *lease, &view).await,
+                    Some((leader, lease)) => (self.watch_leader(leader, &view).await, leader, *lease),
                     None => std::future::pending().await,
                 }
             };
@@ -99,17 +99,26 @@ impl Standby {
                 biased;
                 // The sender is gone only when the replica is.
                 news = changed => if !news { return },
-                () = watched => {}
+                (evidence, known, lease) = watched => {
+                    // Goes on to its end, though others see the next leader before.
+                    self.depose(known, lease, evidence).await;
+                    // Its key is gone, and the view will say so; if not, there is no hurry to look again.
+                    let news = changes.wait_for(|view| other_leader(view) != leader);
+                    let _ = tokio::time::timeout(RETRY, news).await.map(|news| news.is_ok());
+                }
             }
         }
     }
 
-    /// Comes back when there is reason to look who leads again.
-    async fn watch_leader(&self, leader: &KnownLeader, lease: LeaseId, view: &watch::Receiver<View>) {
-        let evidence = tokio::select! {
+    /// Comes back with evidence that this leader does not lead any more.
+    async fn watch_leader(&self, leader: &KnownLeader, view: &watch::Receiver<View>) -> &'static str {
+        tokio::select! {
             () = port::gone(&leader.addr) => "gone",
             () = vote::deposed(self, leader, view) => "silent",
-        };
+        }
+    }
+
+    async fn depose(&self, leader: &KnownLeader, lease: LeaseId, evidence: &'static str) {
         tracing::warn!(
             term = %leader.term, leader = leader.name, addr = leader.addr, evidence,
             "{}; deposing it",
@@ -123,8 +132,6 @@ impl Standby {
             Ok(_) => self.metrics.depositions.with_label_values(&[evidence]).inc(),
             Err(error) => tracing::warn!(%error, "the lease could not be revoked; it expires by itself"),
         }
-        // Its key is gone, and the view will say so; if not, there is no hurry to look again.
-        tokio::time::sleep(RETRY).await;
     }
 
     /// Ends the leadership under this lease, and begins the term of whoever is next, where that can be told soon. Whatever

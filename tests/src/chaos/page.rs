@@ -10,7 +10,9 @@ use super::world::Scale;
 const DEFINITIONS: &str = "\
 ## What the words mean
 
-Everything is measured from outside, on the clock CLOCK_BOOTTIME, which all processes of one machine share.
+Everything is measured from outside, on the clock CLOCK_BOOTTIME, which all processes of one machine share. The datanodes
+would be machines of their own; here their threads have a low priority (nice 10), so that what a thousand of them do at the same
+time delays themselves rather than the servers.
 
 - **Accepted heartbeat**: an answer with a lease that the datanode SDK accepted (seen by a handler that was added as an
   embedder adds one), or that a witness was given. A *witness* is a raw stream that sends a heartbeat every 5 ms to one
