@@ -1,7 +1,7 @@
 # Two commands do all the set-up: make run, make test. `make help` lists the rest.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-compose lint fmt build bench chaos etcd deploy-tools
+.PHONY: help run test test-compose lint fmt build bench scale chaos etcd deploy-tools
 
 CARGO ?= cargo
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
@@ -15,6 +15,7 @@ help:
 	@echo '              ARGS="--tool docker-compose" for one of them; images are built here, from Debian packages'
 	@echo 'make lint     formatting and clippy'
 	@echo 'make bench    figures, side by side; ARGS="--quick" for whether it works'
+	@echo 'make scale    100,000 regions on 100 datanodes, and what they cost; ARGS="--quick" for whether it works'
 	@echo 'make chaos    real faults and what they cost; FAULT=leader-kill or FAULT=etcd- for some, ROUNDS=3, ARGS="--quick"'
 	@echo '              FAULT=region- for those of regions: datanodes lost, regions moved, nodes drained'
 	@echo 'make fmt      formats everything'
@@ -49,6 +50,10 @@ fmt:
 bench: etcd
 	$(CARGO) build --release -p metasrv -p datanode -p metasrv-tests --bins
 	METASRV_BIN_DIR=$(TARGET)/release $(TARGET)/release/bench $(ARGS)
+
+scale: etcd
+	$(CARGO) build --release -p metasrv -p metasrv-tests --bins
+	METASRV_BIN_DIR=$(TARGET)/release $(TARGET)/release/scale $(ARGS)
 
 # Network namespaces need root.
 chaos: etcd

@@ -31,7 +31,7 @@ pub struct AdminClient {
     caller: Caller,
 }
 
-/// The regions at one moment.
+/// The regions, each once; those that change while they are listed are shown as they were or as they are.
 #[derive(Clone, PartialEq, Debug)]
 pub struct RegionList {
     /// Ordered by id.

@@ -54,7 +54,7 @@ pub fn encode_stats(batch: &Batch, term: Term) -> Vec<u8> {
             .iter()
             .map(|stat| NodeStat {
                 timestamp_ms: stat.timestamp_ms,
-                region_count: u64::try_from(stat.regions.len()).unwrap_or(u64::MAX),
+                region_count: u64::try_from(stat.region_count()).unwrap_or(u64::MAX),
                 rcus: stat.rcus,
                 wcus: stat.wcus,
                 approximate_bytes: stat.approximate_bytes,
@@ -71,7 +71,7 @@ pub fn encode_stats(batch: &Batch, term: Term) -> Vec<u8> {
                         role: region.role,
                     })
                     .collect(),
-                regions_omitted: 0,
+                regions_omitted: u64::try_from(stat.omitted).unwrap_or(u64::MAX),
             })
             .collect(),
     };
@@ -81,7 +81,7 @@ pub fn encode_stats(batch: &Batch, term: Term) -> Vec<u8> {
             break;
         }
         let before = stat.encoded_len();
-        stat.regions_omitted = u64::try_from(stat.regions.len()).unwrap_or(u64::MAX);
+        stat.regions_omitted = stat.region_count;
         stat.regions.clear();
         size = size.saturating_sub(before).saturating_add(stat.encoded_len());
     }

@@ -18,6 +18,7 @@
 //! | `chaos/` | what `make chaos` is made of: real faults, in a world of network namespaces |
 //! | `compose/` | what `make test-compose` is made of: the cluster of deploy/compose in real containers |
 //! | `manifests/` | what is true of compose.yaml and of the Kubernetes manifests, and no schema sees |
+//! | `scale/` | what `make scale` is made of: many regions on many datanodes |
 
 // A harness reports by panicking: the test that uses it fails with that message.
 #![allow(clippy::panic)]
@@ -36,5 +37,6 @@ pub mod place;
 pub mod ports;
 pub mod process;
 pub mod replica;
+pub mod scale;
 pub mod space;
 pub mod wait;

@@ -37,12 +37,13 @@ use tokio::net::TcpStream;
 type Clause = fn(Arc<dyn Store>, String) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The contract.
-const CLAUSES: [(&str, Clause); 14] = [
+const CLAUSES: [(&str, Clause); 15] = [
     ("absent keys", |store, at| Box::pin(reads::what_is_absent_is_no_error(store, at))),
     ("order", |store, at| {
         Box::pin(reads::lists_are_in_the_order_of_bytes_and_end_with_the_prefix(store, at))
     }),
     ("many pages", |store, at| Box::pin(reads::a_list_of_many_pages_is_whole(store, at))),
+    ("parts", |store, at| Box::pin(reads::parts_come_from_either_end_and_are_the_whole(store, at))),
     ("one revision", |store, at| Box::pin(reads::a_list_shows_one_revision_while_writes_go_on(store, at))),
     ("large values", |store, at| Box::pin(reads::a_list_may_be_larger_than_a_message(store, at))),
     ("revisions", |store, at| Box::pin(changes::each_change_is_one_revision(store, at))),

@@ -2,9 +2,8 @@
 //!
 //! The routes say what the node should hold, the heartbeat says what it does hold; one walk over both decides.
 
-use std::collections::BTreeMap;
-
 use crate::id::{Epoch, RegionId};
+use crate::region_map::RegionMap;
 
 /// A region as a node reports it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -32,7 +31,7 @@ pub struct Decision {
 /// Compares what is reported (in any order; repeated regions count once, by their highest epoch) with the routes.
 /// `epoch_of` reads the route's epoch out of whatever the routes keep for a region.
 pub fn decide<R>(
-    routes: &BTreeMap<RegionId, R>,
+    routes: &RegionMap<R>,
     epoch_of: impl Fn(&R) -> Epoch,
     mut reported: Vec<Reported>,
 ) -> Decision {
@@ -67,7 +66,7 @@ pub fn decide<R>(
 mod tests {
     use super::*;
 
-    fn routes(routes: &[(u64, u64)]) -> BTreeMap<RegionId, Epoch> {
+    fn routes(routes: &[(u64, u64)]) -> RegionMap<Epoch> {
         routes.iter().map(|&(region, epoch)| (RegionId(region), Epoch(epoch))).collect()
     }
 
@@ -107,7 +106,7 @@ mod tests {
             routed in proptest::collection::btree_map(0_u64..40, 1_u64..4, 0..20),
             held in proptest::collection::vec((0_u64..40, 0_u64..5), 0..40),
         ) {
-            let routes: BTreeMap<_, _> = routed.iter().map(|(r, e)| (RegionId(*r), Epoch(*e))).collect();
+            let routes: RegionMap<_> = routed.iter().map(|(r, e)| (RegionId(*r), Epoch(*e))).collect();
             let decision = decide(&routes, |epoch| *epoch, reports(&held));
             for renewed in &decision.renew {
                 proptest::prop_assert_eq!(routes.get(&renewed.region), Some(&renewed.epoch));

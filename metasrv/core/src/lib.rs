@@ -27,6 +27,7 @@
 //! | [`procedure`] | what takes several steps over several nodes: [`procedure::migrate`], [`procedure::drain`] |
 //! | [`stats`] | the epoch cache in front of the persisted stats |
 //! | [`backlog`] | what waits to be written behind, coalesced and cut into batches |
+//! | [`region_map`] | a map from region ids that takes little more than its entries |
 
 pub mod backlog;
 pub mod brake;
@@ -41,6 +42,7 @@ pub mod lease;
 pub mod opening;
 pub mod placement;
 pub mod procedure;
+pub mod region_map;
 pub mod settlement;
 pub mod spare;
 pub mod stats;

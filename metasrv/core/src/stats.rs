@@ -3,6 +3,9 @@
 //! `node_epoch` tells incarnations apart. A higher one than the cache's drops what the older process reported and is
 //! drained at once, so that readers soon see the new process; a lower one is ignored; an equal one appends, and at a
 //! threshold everything cached is drained in one batch.
+//!
+//! A batch has the regions of its last heartbeat, and of those before it the sums: what each region did every second would
+//! cost a leader several times the memory of all that it decides by, and the store as many bytes each second.
 
 use crate::id::{Epoch, RegionId};
 
@@ -17,8 +20,10 @@ pub struct NodeStat {
     pub wcus: i64,
     /// Bytes, over all regions.
     pub approximate_bytes: i64,
-    /// The regions.
+    /// The regions; none where they are left out.
     pub regions: Vec<RegionStat>,
+    /// How many are left out.
+    pub omitted: usize,
 }
 
 /// What one heartbeat reported of a region.
@@ -41,21 +46,20 @@ pub struct RegionStat {
 }
 
 impl NodeStat {
-    /// About how many bytes it takes when it is stored.
-    pub fn approximate_size(&self) -> usize {
-        let regions = self.regions.iter().map(|region| region.engine.len().saturating_add(REGION_BYTES));
-        regions.fold(NODE_BYTES, usize::saturating_add)
+    /// How many regions it is about.
+    pub fn region_count(&self) -> usize {
+        self.regions.len().saturating_add(self.omitted)
+    }
+
+    /// Leaves the regions out; their sums stay.
+    pub fn omit_regions(&mut self) {
+        self.omitted = self.region_count();
+        self.regions = Vec::new();
     }
 }
 
-/// A stored stat without regions.
-const NODE_BYTES: usize = 48;
-/// A stored region without the name of its engine.
-const REGION_BYTES: usize = 40;
 /// Heartbeats of one batch.
 const THRESHOLD: usize = 10;
-/// Bytes of one batch: well below what one transaction takes.
-const THRESHOLD_BYTES: usize = 256 * 1024;
 /// What could not be drained is kept up to this many heartbeats; the oldest go first.
 const MOST_KEPT: usize = THRESHOLD * 2;
 
@@ -87,12 +91,16 @@ pub struct Batch {
 pub struct EpochCache {
     epoch: Option<u64>,
     stats: Vec<NodeStat>,
-    bytes: usize,
 }
 
 impl EpochCache {
+    /// Whether the next stat of this process ends a batch: only then its regions are kept.
+    pub fn keeps_regions(&self, node_epoch: u64) -> bool {
+        self.epoch != Some(node_epoch) || self.stats.len().saturating_add(1) >= THRESHOLD
+    }
+
     /// Takes a stat of the process with this `node_epoch`.
-    pub fn offer(&mut self, node_epoch: u64, stat: NodeStat) -> Verdict {
+    pub fn offer(&mut self, node_epoch: u64, mut stat: NodeStat) -> Verdict {
         if let Some(known) = self.epoch
             && node_epoch < known
         {
@@ -102,20 +110,18 @@ impl EpochCache {
         if newer {
             *self = EpochCache { epoch: Some(node_epoch), ..EpochCache::default() };
         }
-        self.bytes = self.bytes.saturating_add(stat.approximate_size());
+        let flush = newer || self.keeps_regions(node_epoch);
+        if !flush {
+            stat.omit_regions();
+        }
         self.stats.push(stat);
         self.shorten();
-        if newer || self.stats.len() >= THRESHOLD || self.bytes >= THRESHOLD_BYTES {
-            Verdict::Flush
-        } else {
-            Verdict::Appended
-        }
+        if flush { Verdict::Flush } else { Verdict::Appended }
     }
 
     /// Takes everything cached out. `None` where there is nothing.
     pub fn drain(&mut self) -> Option<Batch> {
         let node_epoch = self.epoch.filter(|_| !self.stats.is_empty())?;
-        self.bytes = 0;
         Some(Batch { node_epoch, stats: std::mem::take(&mut self.stats) })
     }
 
@@ -125,17 +131,15 @@ impl EpochCache {
         if self.epoch != Some(batch.node_epoch) {
             return;
         }
+        batch.stats.iter_mut().for_each(NodeStat::omit_regions);
         batch.stats.append(&mut self.stats);
         self.stats = batch.stats;
-        self.bytes = self.stats.iter().map(NodeStat::approximate_size).fold(0, usize::saturating_add);
         self.shorten();
     }
 
     fn shorten(&mut self) {
         let excess = self.stats.len().saturating_sub(MOST_KEPT);
-        for dropped in self.stats.drain(..excess) {
-            self.bytes = self.bytes.saturating_sub(dropped.approximate_size());
-        }
+        self.stats.drain(..excess);
     }
 }
 
@@ -189,13 +193,30 @@ mod tests {
         assert_eq!(cache.offer(5, stat(3)), Verdict::Stale { known: 6 }, "also when nothing is cached");
     }
 
+    /// Goal: what is cached does not grow with the regions of a node, and the sums and the count of each heartbeat are kept.
     #[test]
-    fn large_stats_are_drained_early() {
+    fn regions_are_those_of_the_heartbeat_that_ends_the_batch() {
+        let large = |time| NodeStat { regions: vec![RegionStat::default(); 10_000], rcus: 7, ..stat(time) };
         let mut cache = EpochCache::default();
-        cache.offer(5, stat(0));
-        cache.drain();
-        let large = NodeStat { regions: vec![RegionStat::default(); 10_000], ..stat(1) };
-        assert_eq!(cache.offer(5, large), Verdict::Flush);
+        assert_eq!(cache.offer(5, large(0)), Verdict::Flush);
+        assert_eq!(
+            cache.drain().unwrap().stats[0].regions.len(),
+            10_000,
+            "the first one of a process ends one"
+        );
+        for time in 1..10 {
+            assert!(!cache.keeps_regions(5));
+            assert_eq!(cache.offer(5, large(time)), Verdict::Appended);
+        }
+        assert!(cache.keeps_regions(5) && cache.keeps_regions(6));
+        assert!(cache.stats.iter().all(|stat| stat.regions.capacity() == 0));
+        assert_eq!(cache.offer(5, large(10)), Verdict::Flush);
+        let batch = cache.drain().unwrap();
+        let regions: Vec<_> = batch.stats.iter().map(|stat| stat.regions.len()).collect();
+        assert_eq!(regions, [[0; 9].as_slice(), &[10_000]].concat());
+        assert!(batch.stats.iter().all(|stat| stat.region_count() == 10_000 && stat.rcus == 7));
+        cache.restore(batch);
+        assert!(cache.stats.iter().all(|stat| stat.regions.is_empty() && stat.omitted == 10_000));
     }
 
     #[test]

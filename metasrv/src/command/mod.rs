@@ -83,6 +83,9 @@ fn serve(config: Config, faults: Option<Faults>) -> ExitCode {
     if let Err(error) = logging::start(&config.log) {
         return fail(&error);
     }
+    // Before there are other threads, which inherit it. The allocator asks for pages of 2 MiB, of which a region needs 48
+    // bytes: much of the memory would be there and hold nothing. A kernel that knows no such pages refuses, and need not care.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("no threads to run on: {error}")),

@@ -33,7 +33,7 @@ pub(super) fn region(
     let (node, epoch) = control.leader.route_of(region).ok_or_else(not_found)?;
     let (group, health) = {
         let entry = control.leader.nodes().get(&node).ok_or_else(not_found)?;
-        let group = entry.regions.get(&region).and_then(|known| known.group.clone());
+        let group = entry.regions.get(&region).and_then(|known| known.group().cloned());
         (group, control.leader.health(&entry, &control.leader.listening(), now))
     };
     let procedure = control.procedures.busy(region);
@@ -124,7 +124,7 @@ fn waits(
     let held = [Held {
         region,
         epoch: known.epoch,
-        group: known.group.as_deref(),
+        group: known.group().map(|group| &**group),
         last_grant: last_grant(&entry, Some(known)),
         stopped: evidence.stopped,
         fenced: evidence.fenced,
@@ -169,7 +169,7 @@ fn held(
             "{node} leads it under epoch {epoch}, and is granted nothing more: it is about to leave"
         );
     }
-    match known.granted_at {
+    match known.granted_at() {
         Some(at) if known.is_writable(control.leader.timing(), now) => {
             let ago = now.since(at).as_secs_f64();
             format!("{node} leads it under epoch {epoch}, with a lease that was renewed {ago:.1} s ago")

@@ -82,6 +82,7 @@ struct Lost {
     health: Health,
     holder: Option<metasrv_core::id::Incarnation>,
     certificate: Option<metasrv_core::failover::Certificate>,
+    /// In the order of ids.
     regions: Vec<Copied>,
 }
 
@@ -198,7 +199,7 @@ fn copy(control: &Control, key: &NodeKey, now: BootTime) -> Option<Lost> {
     let regions = entry.regions.iter().filter(|(id, _)| is_free(id)).map(|(id, region)| Copied {
         region: *id,
         epoch: region.epoch,
-        group: region.group.clone(),
+        group: region.group().cloned(),
         last_grant: last_grant(&entry, Some(region)),
     });
     Some(Lost {
@@ -234,7 +235,7 @@ pub(super) fn groups(
         return groups;
     }
     for entry in control.leader.nodes().iter().filter(|entry| entry.key().cluster == cluster) {
-        for label in entry.regions.values().filter_map(|region| region.group.as_deref()) {
+        for label in entry.regions.values().filter_map(|region| region.group().map(|group| &**group)) {
             if labels.contains(label) {
                 let held = groups.entry(label.to_owned()).or_default().entry(entry.key().id).or_default();
                 *held = held.saturating_add(1);
@@ -252,7 +253,8 @@ fn withhold(
     takeover: &Takeover,
 ) -> Option<(RouteChange, String)> {
     let lost = lost.iter().find(|lost| lost.node == takeover.from)?;
-    let planned = lost.regions.iter().find(|region| region.region == takeover.region)?;
+    let at = lost.regions.binary_search_by_key(&takeover.region, |copied| copied.region).ok()?;
+    let planned = lost.regions.get(at)?;
     let mut entry = leader.nodes().get_mut(&lost.key)?;
     let region = entry.regions.get(&takeover.region).filter(|region| region.epoch == planned.epoch)?;
     if last_grant(&entry, Some(region)) != planned.last_grant || entry.holder.current() != lost.holder {

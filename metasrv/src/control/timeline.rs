@@ -3,7 +3,7 @@
 //! | kept | why so much |
 //! | --- | --- |
 //! | the last 10,000 entries; one for each transaction | days of a busy cluster |
-//! | no more than 32 MiB of them | whoever reads it, reads it whole: the creation of a hundred regions is one entry of 10 KiB |
+//! | no more than 32 MiB of them | a filter reads it whole, a part at a time: the creation of a hundred regions is one entry of 10 KiB |
 //!
 //! Both is done on one task at a time, about once a minute or when there is something to tell. A store that does not answer
 //! holds up nothing but the history.
@@ -15,8 +15,7 @@ use metasrv_core::time::BootTime;
 use metasrv_proto::admin::StoredEvent;
 
 use super::Control;
-use crate::leader::Leader;
-use crate::store::Record;
+use crate::leader::{Entry, Leader};
 use crate::store::fenced::CommitError;
 
 /// Entries that are kept.
@@ -88,36 +87,30 @@ async fn trim_and_say(leader: Arc<Leader>) -> super::Done {
 /// # Errors
 /// [`CommitError`] where the history could not be read or an entry not be deleted; the next one goes on from there.
 pub async fn trim(leader: &Leader) -> Result<usize, CommitError> {
-    let page = leader.read_timeline().await.map_err(CommitError::Refused)?;
-    let kept = kept(&page.records, KEPT, KEPT_BYTES);
-    let surplus = page.records.get(..page.records.len().saturating_sub(kept)).unwrap_or_default();
+    let entries = leader.measure_timeline().await.map_err(CommitError::Refused)?;
+    let kept = kept(&entries, KEPT, KEPT_BYTES);
+    let surplus = entries.get(..entries.len().saturating_sub(kept)).unwrap_or_default();
     leader.delete_entries(surplus).await?;
     Ok(surplus.len())
 }
 
 /// How many of these are kept, counted from the last one: so many as both limits allow, and one at least.
-fn kept(records: &[Record], most: usize, bytes: usize) -> usize {
+fn kept(entries: &[Entry], most: usize, bytes: usize) -> usize {
     let mut left = bytes;
-    let fits = |record: &&Record| {
-        let size = record.key.len().saturating_add(record.value.len());
-        let fits = size <= left;
-        left = left.saturating_sub(size);
+    let fits = |entry: &&Entry| {
+        let fits = entry.bytes <= left;
+        left = left.saturating_sub(entry.bytes);
         fits
     };
-    records.iter().rev().take(most).take_while(fits).count().max(records.len().min(1))
+    entries.iter().rev().take(most).take_while(fits).count().max(entries.len().min(1))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn records(sizes: &[usize]) -> Vec<Record> {
-        let one = |size: &usize| Record {
-            key: "k".to_owned(),
-            value: vec![0; size - 1],
-            create_revision: 1,
-            mod_revision: 1,
-        };
+    fn records(sizes: &[usize]) -> Vec<Entry> {
+        let one = |size: &usize| Entry { key: "k".to_owned(), revision: 1, bytes: *size };
         sizes.iter().map(one).collect()
     }
 

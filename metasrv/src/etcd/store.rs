@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use etcd_client::{CompareOp, GetOptions, KeyValue, PutOptions, SortOrder, SortTarget, TxnOp, TxnOpResponse};
 
 use super::connection::{CALL_TIMEOUT, EtcdConnection, kv};
-use crate::store::{Change, Compare, Outcome, Page, Record, Store, StoreError, Txn, check_key};
+use crate::store::{Change, Compare, Outcome, Page, Place, Record, Store, StoreError, Txn, check_key};
 
 /// Records of one page of a list.
 const PAGE: i64 = 1_000;
@@ -30,11 +30,13 @@ impl EtcdStore {
         Ok(EtcdStore { connection: EtcdConnection::new(endpoints)? })
     }
 
-    /// One page of the keys from `from` up to, and without, `end`; `revision` 0 means the present one.
+    /// One page of the keys from `from` up to, and without, `end`; `revision` 0 means the present one. In descending order
+    /// etcd reads the whole range for each page.
     async fn page(
         &self,
         from: &str,
         end: &[u8],
+        order: SortOrder,
         revision: i64,
         limit: i64,
     ) -> Result<(Vec<Record>, i64, bool), StoreError> {
@@ -44,7 +46,7 @@ impl EtcdStore {
                     .with_range(end)
                     .with_limit(limit)
                     .with_revision(revision)
-                    .with_sort(SortTarget::Key, SortOrder::Ascend);
+                    .with_sort(SortTarget::Key, order);
                 let from = from.to_owned();
                 async move { kv(&client).get(from, Some(options)).await }
             })
@@ -65,7 +67,7 @@ impl EtcdStore {
             let mut page = Page::default();
             let mut from = first.to_owned();
             loop {
-                match self.page(&from, end, page.revision, limit).await {
+                match self.page(&from, end, SortOrder::Ascend, page.revision, limit).await {
                     Ok((records, at, more)) => {
                         if page.revision == 0 {
                             page.revision = at;
@@ -111,6 +113,36 @@ impl Store for EtcdStore {
         // etcd has no empty key; a zero byte is the smallest that there is.
         let first = if prefix.is_empty() { "\0" } else { prefix };
         self.range(first, &end_of(prefix)).await
+    }
+
+    async fn list_part(
+        &self,
+        prefix: &str,
+        place: Place<'_>,
+        most: usize,
+    ) -> Result<Vec<Record>, StoreError> {
+        let first = if prefix.is_empty() { "\0" } else { prefix };
+        let (from, end, order) = match place {
+            Place::First => (first.to_owned(), end_of(prefix), SortOrder::Ascend),
+            // The smallest key after it.
+            Place::After(key) => {
+                (format!("{key}\0").max(first.to_owned()), end_of(prefix), SortOrder::Ascend)
+            }
+            Place::Last => (first.to_owned(), end_of(prefix), SortOrder::Descend),
+            Place::Before(key) => (first.to_owned(), key.as_bytes().to_vec(), SortOrder::Descend),
+        };
+        let mut limit = i64::try_from(most).unwrap_or(i64::MAX).min(PAGE);
+        // etcd takes an empty range for a mistake, and no limit for none.
+        if limit == 0 || (end != [0] && from.as_bytes() >= end.as_slice()) {
+            return Ok(Vec::new());
+        }
+        loop {
+            match self.page(&from, &end, order, 0, limit).await {
+                Ok((records, ..)) => return Ok(records),
+                Err(error) if limit > 1 && may_be_size(&error) => limit = limit.div_euclid(SMALLER).max(1),
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     async fn commit(&self, txn: Txn) -> Result<Outcome, StoreError> {

@@ -29,7 +29,14 @@ impl HeartbeatHandler for CollectStatsHandler {
             return Ok(HandleControl::Continue);
         }
         let mut stat = NodeStat { timestamp_ms: context.wall_ms, ..NodeStat::default() };
-        stat.regions.reserve(request.region_stats.len());
+        // Of nine heartbeats in ten only the sums are wanted.
+        let keeps_regions = match (&context.leader, context.process) {
+            (Some(leader), Some(process)) => leader.keeps_regions(&context.node, process),
+            _ => true,
+        };
+        if keeps_regions {
+            stat.regions.reserve_exact(request.region_stats.len());
+        }
         for region in &request.region_stats {
             if region.region_id == 0 || region.rcus < 0 || region.wcus < 0 || region.approximate_bytes < 0 {
                 tracing::warn!(
@@ -45,6 +52,10 @@ impl HeartbeatHandler for CollectStatsHandler {
             stat.rcus = stat.rcus.saturating_add(region.rcus);
             stat.wcus = stat.wcus.saturating_add(region.wcus);
             stat.approximate_bytes = stat.approximate_bytes.saturating_add(region.approximate_bytes);
+            if !keeps_regions {
+                stat.omitted = stat.omitted.saturating_add(1);
+                continue;
+            }
             stat.regions.push(RegionStat {
                 region: RegionId(region.region_id),
                 epoch: Epoch(region.epoch),

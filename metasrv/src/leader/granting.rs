@@ -39,7 +39,7 @@ impl Leader {
         decision.close.retain(|region| !entry.kept_open.contains(region));
         for region in &decision.renew {
             if let Some(region) = entry.regions.get_mut(&region.region) {
-                region.granted_at = Some(now);
+                region.grant(now);
             }
         }
         if !decision.renew.is_empty() {

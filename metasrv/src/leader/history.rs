@@ -10,10 +10,24 @@ use metasrv_proto::admin::StoredEvent;
 
 use super::Leader;
 use crate::store::fenced::{CommitError, Write};
-use crate::store::{Change, MAX_CHANGES, Page, Record, StoreError};
+use crate::store::{Change, MAX_CHANGES, Record, StoreError, each};
 
 /// Observations that wait to be written; more are not told.
 const MOST_UNTOLD: usize = 1_024;
+
+/// Entries that are held at the same time while the history is measured.
+const AT_ONCE: usize = 256;
+
+/// How much an entry of the history takes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Entry {
+    /// Its key.
+    pub key: String,
+    /// Its mod revision.
+    pub revision: i64,
+    /// Bytes of key and value.
+    pub bytes: usize,
+}
 
 impl Leader {
     /// Leaves an observation for the control loop to write.
@@ -39,23 +53,33 @@ impl Leader {
         self.commit(self.timeline_entry(events).into_iter().collect()).await.map(drop)
     }
 
-    /// The whole history, as it is kept.
+    /// Every entry of the history, the oldest first. They may take many times the memory of all regions, and are read a part
+    /// at a time.
     ///
     /// # Errors
     /// [`StoreError`] where it cannot be read now.
-    pub async fn read_timeline(&self) -> Result<Page, StoreError> {
-        self.fenced.reader().list(&self.keys.timeline()).await
+    pub async fn measure_timeline(&self) -> Result<Vec<Entry>, StoreError> {
+        let mut entries: Vec<Entry> = Vec::new();
+        let see = |record: &Record| {
+            entries.push(Entry {
+                key: record.key.clone(),
+                revision: record.mod_revision,
+                bytes: record.key.len().saturating_add(record.value.len()),
+            });
+        };
+        each(self.fenced.reader(), &self.keys.timeline(), AT_ONCE, see).await?;
+        Ok(entries)
     }
 
     /// Deletes entries of the history, so many in a transaction as one takes.
     ///
     /// # Errors
     /// [`CommitError`]; what was deleted before the error stays deleted.
-    pub async fn delete_entries(&self, entries: &[Record]) -> Result<(), CommitError> {
+    pub async fn delete_entries(&self, entries: &[Entry]) -> Result<(), CommitError> {
         for chunk in entries.chunks(MAX_CHANGES) {
             let writes = chunk.iter().map(|entry| Write {
                 change: Change::Delete { key: entry.key.clone() },
-                expected_mod_revision: entry.mod_revision,
+                expected_mod_revision: entry.revision,
             });
             self.commit(writes.collect()).await?;
         }

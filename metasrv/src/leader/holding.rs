@@ -1,6 +1,8 @@
 //! What procedures ask about nodes and their regions, and what they hold back: leases of a region that is about to be taken
 //! away, and the closing of a copy that is in use though no route names it.
 
+use std::collections::BTreeMap;
+
 use metasrv_core::detector::Health;
 use metasrv_core::failover::{Evidence, Release, release};
 use metasrv_core::id::{ClusterId, Epoch, Incarnation, NodeKey, RegionId, Role};
@@ -10,7 +12,8 @@ use metasrv_core::time::BootTime;
 use metasrv_proto::meta::{RegionRole, RegionStat};
 
 use super::Leader;
-use super::node::{Node, Region};
+use super::node::Node;
+use super::region::Region;
 
 impl Leader {
     /// Which node leads a region, and under which epoch.
@@ -59,9 +62,12 @@ impl Leader {
         if entry.watched.is_empty() || entry.holder.current() != Some(process) {
             return;
         }
+        // One walk over what is reported, however many are watched.
+        let watched = stats.iter().filter(|stat| entry.watched.contains_key(&RegionId(stat.region_id)));
+        let reported: BTreeMap<u64, Held> = watched.rev().map(|stat| (stat.region_id, held(stat))).collect();
         let mut news = false;
         for (region, known) in &mut entry.watched {
-            let held = stats.iter().find(|stat| stat.region_id == region.0).map(held);
+            let held = reported.get(&region.0).copied();
             news |= known.is_none_or(|known| known.held != held);
             *known = Some(Report { at: now, held });
         }
@@ -146,7 +152,7 @@ impl Leader {
 /// When a region was last granted to the recorded process of its node. Where its epoch was raised since, that is not known for
 /// the region alone: whatever the process was granted counts.
 pub fn last_grant(node: &Node, region: Option<&Region>) -> Option<BootTime> {
-    region.and_then(|region| region.granted_at).or_else(|| node.holder.last_grant())
+    region.and_then(Region::granted_at).or_else(|| node.holder.last_grant())
 }
 
 /// How a node says that it holds a region.

@@ -3,7 +3,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | `mod.rs` | the value: term, lease, fence, nodes; what the heartbeat handlers ask of it |
-//! | `node.rs` | one node as the leader sees it |
+//! | `node.rs`, `region.rs` | one node, and one region, as the leader sees it |
 //! | `hearing.rs` | what is heard of nodes and of their processes' ends |
 //! | `granting.rs` | what one heartbeat renews, opens and closes |
 //! | `holding.rs` | what procedures ask about nodes and regions, and what they hold back |
@@ -29,6 +29,7 @@ mod inheritance;
 mod node;
 mod outranked;
 mod placing;
+mod region;
 mod regions;
 mod registrar;
 mod relocate;
@@ -53,10 +54,12 @@ use tokio::sync::{mpsc, watch};
 
 pub use granting::Granted;
 pub use hearing::{Identity, NotStored};
+pub use history::Entry;
 pub use holding::last_grant;
 pub use inheritance::{Agenda, Inheritance, inherit};
-pub use node::{Node, Region};
+pub use node::Node;
 pub use placing::Wanted;
+pub use region::{About, Abouts, Region};
 pub use regions::CreateError;
 pub use relocate::{RelocateError, RouteChange};
 pub use resign::{Resignation, resign};
@@ -256,6 +259,11 @@ impl Leader {
     /// The clock it leads by.
     pub fn clock(&self) -> &Arc<dyn Clock> {
         &self.clock
+    }
+
+    /// Whether the regions of this process's next stat are kept, and not its sums alone.
+    pub fn keeps_regions(&self, node: &NodeKey, process: Incarnation) -> bool {
+        self.nodes.get(node).is_none_or(|entry| entry.stats.keeps_regions(process.epoch))
     }
 
     /// Appends a stat to the epoch cache of its node and hands a full batch to the write-behind.

@@ -1,19 +1,20 @@
 //! One node as the leader sees it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use metasrv_core::detector::Heartbeats;
 use metasrv_core::failover::Certificate;
-use metasrv_core::id::{Epoch, Incarnation, RegionId, Term};
+use metasrv_core::id::{Incarnation, RegionId, Term};
 use metasrv_core::incarnation::Holder;
 use metasrv_core::opening::Openings;
 use metasrv_core::placement::USUAL_WEIGHT;
 use metasrv_core::procedure::instruction::Report;
+use metasrv_core::region_map::RegionMap;
 use metasrv_core::stats::EpochCache;
 use metasrv_core::time::BootTime;
-use metasrv_core::timing::Timing;
 use metasrv_proto::admin::{DirectoryLock, NodeLeaseRecord};
+
+use super::region::Region;
 
 /// One node: where it is, which process it is, which regions the routes give it.
 #[derive(Default)]
@@ -53,7 +54,7 @@ pub struct Node {
     /// The process that was last told to wait, so that it is logged once.
     pub waits_for: Option<Incarnation>,
     /// The regions that the routes give it.
-    pub regions: BTreeMap<RegionId, Region>,
+    pub regions: RegionMap<Region>,
     /// Those of its regions that nothing is granted for, and that it is not told to open: something is about to take
     /// them away.
     pub withheld: BTreeSet<RegionId>,
@@ -65,32 +66,6 @@ pub struct Node {
     pub openings: Openings,
     /// Stats on their way to the store.
     pub stats: EpochCache,
-}
-
-/// A region's route, and what was granted under it.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Region {
-    /// The epoch of the route.
-    pub epoch: Epoch,
-    /// Mod revision of the route.
-    pub revision: i64,
-    /// Term in which the route was last changed.
-    pub term: Term,
-    /// Wall clock, for people.
-    pub created_at_ms: u64,
-    /// Why the route is as it is.
-    pub reason: String,
-    /// Label of the group that it belongs to.
-    pub group: Option<Arc<str>>,
-    /// When this leader last renewed it.
-    pub granted_at: Option<BootTime>,
-}
-
-impl Region {
-    /// Whether its node holds a lease for it that this leader granted.
-    pub fn is_writable(&self, timing: &Timing, now: BootTime) -> bool {
-        self.granted_at.is_some_and(|granted| now.since(granted) < timing.region_lease)
-    }
 }
 
 impl Node {

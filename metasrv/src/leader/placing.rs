@@ -87,7 +87,11 @@ impl Leader {
     fn group(&self, cluster: ClusterId, label: &str) -> Group {
         let mut group = Group::new();
         for entry in self.nodes.iter().filter(|entry| entry.key().cluster == cluster) {
-            let held = entry.regions.values().filter(|region| region.group.as_deref() == Some(label)).count();
+            let held = entry
+                .regions
+                .values()
+                .filter(|region| region.group().is_some_and(|group| **group == *label))
+                .count();
             if held > 0 {
                 group.insert(entry.key().id, held);
             }

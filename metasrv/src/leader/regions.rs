@@ -8,7 +8,7 @@ use metasrv_core::id::{ClusterId, Epoch, NodeKey, RegionId};
 use metasrv_core::placement::Exclusion;
 use metasrv_proto::admin::{CounterRecord, StoredEvent};
 
-use super::node::Region;
+use super::region::{About, Region};
 use super::{Leader, Wanted};
 use crate::clock::wall_clock_ms;
 use crate::control::{ControlError, event};
@@ -88,12 +88,12 @@ impl Leader {
         let mut sequence = self.metadata.lock().await;
         let nodes = self.place(pushers, wanted).await?;
         let count = wanted.count;
-        let group = (!wanted.group.is_empty()).then(|| Arc::from(wanted.group));
+        let about = Arc::new(About::new(wanted.reason, wanted.group));
         let mut created: BTreeMap<NodeKey, Vec<Reported>> = BTreeMap::new();
         let mut done = 0_usize;
         // Two changes of each transaction are the counter of ids and the history.
         for chunk in nodes.chunks(MAX_CHANGES - 2) {
-            let committed = self.commit_regions(&mut sequence, chunk, wanted.reason, group.as_ref());
+            let committed = self.commit_regions(&mut sequence, chunk, &about);
             let committed = committed.await.map_err(|error| match error {
                 CommitError::FenceLost | CommitError::LeadershipEnded => {
                     CreateError::NotLeader { created: done, count }
@@ -113,8 +113,7 @@ impl Leader {
         &self,
         sequence: &mut Sequence,
         nodes: &[NodeKey],
-        reason: &str,
-        group: Option<&Arc<str>>,
+        about: &Arc<About>,
     ) -> Result<Vec<(NodeKey, RegionId)>, CommitError> {
         let created_at_ms = wall_clock_ms();
         let mut last = sequence.last;
@@ -122,23 +121,15 @@ impl Leader {
         let (mut regions, mut events) = (Vec::with_capacity(nodes.len()), Vec::with_capacity(nodes.len()));
         for node in nodes {
             last = last.saturating_add(1);
-            let region = Region {
-                epoch: FIRST_EPOCH,
-                revision: 0,
-                term: self.term,
-                created_at_ms,
-                reason: reason.to_owned(),
-                group: group.cloned(),
-                granted_at: None,
-            };
+            let region = Region::new(FIRST_EPOCH, 0, created_at_ms, Arc::clone(about));
             writes.push(Write {
                 change: Change::Put {
                     key: self.keys.region(RegionId(last)),
-                    value: record::encode(&self.route_record(node, &region)),
+                    value: record::encode(&self.route_record(node, FIRST_EPOCH, &region)),
                 },
                 expected_mod_revision: 0,
             });
-            events.push(created_event(node, RegionId(last), reason));
+            events.push(created_event(node, RegionId(last), &about.reason));
             regions.push((*node, RegionId(last), region));
         }
         // The counter comes last: it is relearnt from there.
@@ -164,7 +155,7 @@ impl Leader {
         let mut created = Vec::with_capacity(regions.len());
         for (node, id, region) in regions {
             let mut entry = self.nodes.entry(node).or_default();
-            entry.regions.insert(id, Region { revision, ..region });
+            entry.regions.insert(id, region.under(FIRST_EPOCH, revision));
             // The caller tells the node now; heartbeats repeat it if that is lost.
             entry.openings.announced(now);
             tracing::info!(term = %self.term, region = %id, %node, epoch = %FIRST_EPOCH, "region created");

@@ -14,7 +14,7 @@ use metasrv_proto::admin::{DirectoryLock, NodeRecord, RouteRecord};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Leader;
-use super::node::Region;
+use super::region::Region;
 use crate::control::event;
 use crate::record;
 use crate::store::fenced::{CommitError, Write};
@@ -162,7 +162,7 @@ impl Leader {
                 let Some(entry) = self.nodes.get(node) else { return Ok(()) };
                 for raise in chunk {
                     let Some(region) = entry.regions.get(&raise.region) else { continue };
-                    let route = self.route_record(node, &Region { epoch: raise.epoch, ..region.clone() });
+                    let route = self.route_record(node, raise.epoch, region);
                     writes.push(Write {
                         change: Change::Put {
                             key: self.keys.region(raise.region),
@@ -186,13 +186,7 @@ impl Leader {
             let Some(mut entry) = self.nodes.get_mut(node) else { return Ok(()) };
             for raise in chunk {
                 if let Some(region) = entry.regions.get_mut(&raise.region) {
-                    *region = Region {
-                        epoch: raise.epoch,
-                        revision,
-                        term: self.term,
-                        granted_at: None,
-                        ..region.clone()
-                    };
+                    *region = region.under(raise.epoch, revision);
                 }
             }
             // The new epochs are to be told at once.
@@ -289,15 +283,16 @@ impl Leader {
         Ok(())
     }
 
-    pub(super) fn route_record(&self, node: &NodeKey, region: &Region) -> RouteRecord {
+    /// The route that shall be: this region's, under this epoch, to this node.
+    pub(super) fn route_record(&self, node: &NodeKey, epoch: Epoch, region: &Region) -> RouteRecord {
         RouteRecord {
             cluster_id: node.cluster.0,
             node_id: node.id.0,
-            epoch: region.epoch.0,
+            epoch: epoch.0,
             term: self.term.0,
             created_at_ms: region.created_at_ms,
-            reason: region.reason.clone(),
-            group: region.group.as_deref().unwrap_or_default().to_owned(),
+            reason: region.about.reason.clone(),
+            group: region.group().map(|group| (**group).to_owned()).unwrap_or_default(),
         }
     }
 

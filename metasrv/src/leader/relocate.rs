@@ -4,7 +4,6 @@ use metasrv_core::id::{Epoch, NodeKey, RegionId};
 use metasrv_proto::admin::{EventsRecord, StoredEvent};
 
 use super::Leader;
-use super::node::Region;
 use crate::clock::wall_clock_ms;
 use crate::record;
 use crate::store::fenced::{CommitError, Write};
@@ -97,7 +96,7 @@ impl Leader {
         if change.epoch <= change.at {
             return None;
         }
-        let route = self.route_record(&change.to, &Region { epoch: change.epoch, ..region.clone() });
+        let route = self.route_record(&change.to, change.epoch, region);
         let key = self.keys.region(change.region);
         Some(Write {
             change: Change::Put { key, value: record::encode(&route) },
@@ -109,7 +108,7 @@ impl Leader {
         let RouteChange { region: id, from, to, epoch, .. } = *change;
         let known = self.nodes.get(&from).and_then(|entry| entry.regions.get(&id).cloned());
         let Some(region) = known else { return };
-        let region = Region { epoch, revision, term: self.term, granted_at: None, ..region };
+        let region = region.under(epoch, revision);
         // The new place first, so that no heartbeat and no procedure ever finds the region without a route. Under the old one
         // nothing is granted any more.
         {

@@ -2,12 +2,13 @@
 //!
 //! Ids of events grow with time, and an event may come to be seen a moment after one with a higher id, because an id is
 //! taken before its transaction is committed. Following asks a little further back than what it has seen, and leaves out
-//! what it has shown.
+//! what it has shown: so far back as what it had seen some seconds ago, so that it asks for nothing twice where nothing happens.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use metasrv::clock::wall_clock_ms;
+use metasrv::clock::{SystemClock, wall_clock_ms};
+use metasrv_core::time::{BootTime, Clock as _};
 use metasrv_proto::admin::{Event, ListEventsRequest};
 use serde::Serialize;
 
@@ -24,6 +25,10 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// How many ids an event may be late by. A term's commits are made one after another; this is thousands of times what two of
 /// them were seen to be apart.
 const LATE: u64 = 1_000;
+
+/// How long an event may be late by: a transaction whose answer does not come is sent again, and a leader that cannot commit
+/// for so long does not lead any more.
+const LATE_FOR: Duration = Duration::from_secs(15);
 
 /// The most that one answer holds.
 const MOST: u32 = 10_000;
@@ -110,7 +115,7 @@ pub async fn events(session: &Session, wanted: Events) -> Result<(), Failure> {
             .advise("Take -o jsonl: one object for each event."));
     }
     let mut events = session.operations().events(request(&wanted, 0)).await?;
-    let seen = Seen::begin(&events);
+    let seen = Seen::begin(&events, SystemClock.now());
     if let Some(since) = wanted.since {
         let first_ms = wall_clock_ms().saturating_sub(millis(since));
         events.retain(|event| event.at_ms >= first_ms);
@@ -154,7 +159,7 @@ async fn follow(
     mut seen: Seen,
     mut new: Vec<Event>,
 ) -> Result<(), Failure> {
-    let mut said = None;
+    let (mut said, mut after) = (None, seen.after());
     loop {
         let text: String = new
             .into_iter()
@@ -165,11 +170,17 @@ async fn follow(
             })
             .collect::<Result<_, Failure>>()?;
         print(&text)?;
-        tokio::time::sleep(PAUSE).await;
-        new = match session.again().operations().events(request(wanted, seen.after())).await {
+        new = match session.again().operations().events(request(wanted, after)).await {
             Ok(events) => {
                 said = None;
-                seen.take(events)
+                if let Some(last) = events.last() {
+                    // There may be more than one answer holds.
+                    after = last.id;
+                } else {
+                    tokio::time::sleep(PAUSE).await;
+                    after = seen.after();
+                }
+                seen.take(events, SystemClock.now())
             }
             Err(error) => {
                 let text = error.to_string();
@@ -177,6 +188,7 @@ async fn follow(
                     say(&format!("waiting: {text}"));
                 }
                 said = Some(text);
+                tokio::time::sleep(PAUSE).await;
                 Vec::new()
             }
         };
@@ -186,17 +198,17 @@ async fn follow(
 /// What was shown.
 #[derive(Default)]
 struct Seen {
-    /// All ids above the one to ask after.
-    ids: BTreeSet<u64>,
+    /// All ids above the one to ask after, and when each was shown.
+    ids: BTreeMap<u64, BootTime>,
     after: u64,
 }
 
 impl Seen {
     /// With the latest events. What is older than they is not new, whatever its id.
-    fn begin(events: &[Event]) -> Seen {
+    fn begin(events: &[Event], now: BootTime) -> Seen {
         let mut seen =
             Seen { after: events.first().map_or(0, |first| first.id.saturating_sub(1)), ..Seen::default() };
-        seen.take(events.to_vec());
+        seen.take(events.to_vec(), now);
         seen
     }
 
@@ -206,16 +218,18 @@ impl Seen {
     }
 
     /// Those of them that were not shown yet. Several events of one transaction have the same id and come together.
-    fn take(&mut self, events: Vec<Event>) -> Vec<Event> {
+    fn take(&mut self, events: Vec<Event>, now: BootTime) -> Vec<Event> {
         let new: Vec<Event> = events
             .into_iter()
-            .filter(|event| event.id > self.after && !self.ids.contains(&event.id))
+            .filter(|event| event.id > self.after && !self.ids.contains_key(&event.id))
             .collect();
-        self.ids.extend(new.iter().map(|event| event.id));
-        if let Some(last) = self.ids.last() {
-            self.after = self.after.max(last.saturating_sub(LATE));
-            self.ids = self.ids.split_off(&self.after.saturating_add(1));
+        for event in &new {
+            self.ids.entry(event.id).or_insert(now);
         }
+        let settled = self.ids.iter().filter(|(_, shown)| now.since(**shown) >= LATE_FOR).map(|(id, _)| *id);
+        let far = self.ids.keys().next_back().map(|last| last.saturating_sub(LATE));
+        self.after = settled.chain(far).fold(self.after, u64::max);
+        self.ids = self.ids.split_off(&self.after.saturating_add(1));
         new
     }
 }
@@ -269,26 +283,42 @@ mod tests {
         let mut seen = Seen::default();
         assert_eq!(seen.after(), 1);
         let ids = |events: Vec<Event>| events.into_iter().map(|event| event.id).collect::<Vec<_>>();
-        let term = 2 << 32;
+        let (term, now) = (2 << 32, BootTime::from_millis(1_000));
         assert_eq!(
-            ids(seen.take(vec![event(term), event(term + 2), event(term + 2)])),
+            ids(seen.take(vec![event(term), event(term + 2), event(term + 2)], now)),
             [term, term + 2, term + 2]
         );
-        assert_eq!(ids(seen.take(vec![event(term + 1), event(term + 2)])), [term + 1]);
+        assert_eq!(ids(seen.take(vec![event(term + 1), event(term + 2)], now)), [term + 1]);
         assert!(seen.after() < term, "late ones are asked for");
         let far = term + 5_000;
-        assert_eq!(ids(seen.take(vec![event(far)])), [far]);
+        assert_eq!(ids(seen.take(vec![event(far)], now)), [far]);
         assert_eq!((seen.after(), seen.ids.len()), (far - LATE, 1), "what is remembered is bounded");
-        assert_eq!(ids(seen.take(vec![event(far), event(far - 1)])), [far - 1]);
+        assert_eq!(ids(seen.take(vec![event(far), event(far - 1)], now)), [far - 1]);
+    }
+
+    /// Goal: where nothing happens, nothing is asked for twice. Method: the same answer again and again, until it is old.
+    #[test]
+    fn what_was_seen_some_seconds_ago_is_not_asked_for_again() {
+        let term = 2 << 32;
+        let mut seen = Seen::default();
+        let begin = BootTime::from_millis(1_000);
+        assert_eq!(seen.take(vec![event(term), event(term + 1)], begin).len(), 2);
+        assert_eq!(seen.take(vec![event(term + 3)], begin + LATE_FOR / 2).len(), 1);
+        assert!(seen.take(vec![event(term), event(term + 1), event(term + 3)], begin + LATE_FOR).is_empty());
+        assert_eq!(seen.after(), term + 1, "what came later may still be overtaken");
+        assert_eq!(seen.take(vec![event(term + 2)], begin + LATE_FOR).len(), 1, "as by this one");
+        assert!(seen.take(Vec::new(), begin + LATE_FOR * 2).is_empty());
+        assert_eq!((seen.after(), seen.ids.len()), (term + 3, 0));
     }
 
     #[test]
     fn what_was_there_before_is_not_new() {
-        let mut seen = Seen::begin(&[event(500), event(501)]);
-        assert!(seen.take(vec![event(3), event(499), event(500), event(501)]).is_empty());
-        assert_eq!(seen.take(vec![event(502)]).len(), 1);
-        let mut nothing = Seen::begin(&[]);
-        assert_eq!((nothing.after(), nothing.take(vec![event(2)]).len()), (1, 1));
+        let now = BootTime::from_millis(1_000);
+        let mut seen = Seen::begin(&[event(500), event(501)], now);
+        assert!(seen.take(vec![event(3), event(499), event(500), event(501)], now).is_empty());
+        assert_eq!(seen.take(vec![event(502)], now).len(), 1);
+        let mut nothing = Seen::begin(&[], now);
+        assert_eq!((nothing.after(), nothing.take(vec![event(2)], now).len()), (1, 1));
     }
 
     #[test]

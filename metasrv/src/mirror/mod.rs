@@ -3,7 +3,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | `mod.rs` | the handle: a takeover takes the state, a follower's answers read it |
-//! | `state.rs` | what is held, and how a change alters it |
+//! | `state.rs`, `homes.rs` | what is held, and how a change alters it; which node each region is under |
 //! | `follow.rs` | the loop: round after round, while this replica does not lead |
 //! | `round.rs` | one list and one watch, and why that ends; the board of routes is kept by the same |
 //!
@@ -15,6 +15,7 @@
 //! anew when it leads no longer.
 
 pub mod follow;
+mod homes;
 pub mod round;
 pub mod state;
 
@@ -139,6 +140,11 @@ impl Mirror {
         let held = self.lock();
         let held = held.as_ref()?;
         Some((held.state.clone(), self.view(held)))
+    }
+
+    /// How many nodes and regions it holds.
+    pub fn counts(&self) -> Option<(usize, usize)> {
+        self.lock().as_ref().map(|held| (held.state.nodes(), held.state.regions()))
     }
 
     /// Where it stands.

@@ -12,18 +12,21 @@
 //!
 //! A record that cannot be read is held as such: a takeover has to fail over a route, and may go on without a lease.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use metasrv_core::id::{ClusterId, Epoch, NodeId, NodeKey, RegionId, Term};
 use metasrv_core::procedure::ProcedureId;
+use metasrv_core::region_map::RegionMap;
 use metasrv_proto::admin::{
     CandidateRecord, CounterRecord, FailoverOrderRecord, NodeLeaseRecord, NodeOrderRecord, NodeRecord,
     ProcedureRecord, RouteRecord,
 };
 use prost::Message;
 
+use super::homes::Homes;
 use crate::keys::Keys;
-use crate::leader::Region;
+use crate::leader::{About, Abouts, Region};
 use crate::record::{self, RecordError};
 use crate::store::Record;
 
@@ -107,9 +110,11 @@ pub struct State {
     /// Leases of nodes.
     pub leases: HashMap<NodeKey, Held<NodeLeaseRecord>>,
     /// Routes: the regions of each node.
-    pub routes: HashMap<NodeKey, BTreeMap<RegionId, Region>>,
+    pub routes: HashMap<NodeKey, RegionMap<Region>>,
     /// Which node each of them is under.
-    homes: HashMap<RegionId, NodeKey>,
+    homes: Homes,
+    /// What is said of them.
+    abouts: Abouts,
     /// The last region id.
     pub sequence: Option<Held<CounterRecord>>,
     /// What operators want of nodes.
@@ -210,6 +215,12 @@ impl State {
         }
     }
 
+    /// How many nodes are spoken of.
+    pub fn nodes(&self) -> usize {
+        let keys = self.processes.keys().chain(self.leases.keys()).chain(self.routes.keys());
+        keys.collect::<HashSet<_>>().len()
+    }
+
     /// How many routes are held.
     pub fn regions(&self) -> usize {
         self.homes.len()
@@ -221,22 +232,18 @@ impl State {
             Err(error) => return Some(Unreadable::Record(error)),
         };
         let node = NodeKey::datanode(ClusterId(route.cluster_id), NodeId(route.node_id));
-        let region = Region {
-            epoch: Epoch(route.epoch),
-            revision: stored.mod_revision,
-            term: Term(route.term),
-            created_at_ms: route.created_at_ms,
+        let about = self.abouts.share(About {
             reason: route.reason,
-            group: (!route.group.is_empty()).then(|| route.group.into()),
-            granted_at: None,
-        };
+            group: (!route.group.is_empty()).then(|| Arc::from(route.group)),
+        });
+        let region = Region::new(Epoch(route.epoch), stored.mod_revision, route.created_at_ms, about);
         self.homes.insert(id, node);
         self.routes.entry(node).or_default().insert(id, region);
         None
     }
 
     fn unroute(&mut self, id: RegionId) {
-        let Some(node) = self.homes.remove(&id) else { return };
+        let Some(node) = self.homes.remove(id) else { return };
         if let Some(regions) = self.routes.get_mut(&node) {
             regions.remove(&id);
             if regions.is_empty() {

@@ -13,11 +13,12 @@
 //! comes to it by itself, sooner or later. `held` is where the watch goes on, which after a list is the store's own
 //! revision and may be higher: what `held` covers is known, though no other board need ever come to that number.
 //!
-//! A route takes 24 bytes and its key 8; with the tree's own, 55 to 75 bytes a region.
+//! A route takes 24 bytes and its key 8; rows of them are nearly full: 33 to 40 bytes a region.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use metasrv_core::id::{ClusterId, NodeId, NodeKey, Role};
+use metasrv_core::id::{ClusterId, NodeId, NodeKey, RegionId, Role};
+use metasrv_core::region_map::RegionMap;
 use metasrv_proto::admin::procedure_record::Kind;
 use metasrv_proto::admin::{
     InstallationRecord, NodeLeaseRecord, NodeRecord, ProcedureRecord, Route, RouteFollower, RouteRecord,
@@ -56,7 +57,7 @@ pub struct Board {
     pub(super) installation: u64,
     /// Raised whenever nothing of what was told before counts any more.
     pub(super) era: u64,
-    pub(super) routes: BTreeMap<u64, Entry>,
+    pub(super) routes: RegionMap<Entry>,
     pub(super) ring: Ring,
     /// Revisions below this one have come twice, since the store was set back: nobody goes on from one.
     ambiguous: i64,
@@ -79,7 +80,7 @@ impl Board {
             revision: 0,
             installation: 0,
             era: 0,
-            routes: BTreeMap::new(),
+            routes: RegionMap::new(),
             ring: Ring::new(changes),
             ambiguous: 0,
             addresses: Addresses::default(),
@@ -124,7 +125,7 @@ impl Board {
         let set_back = page.revision < self.held
             || (self.installation != 0 && listed.installation != self.installation)
             || listed.routes.iter().any(|(region, (route, _))| {
-                self.routes.get(region).is_some_and(|entry| route.epoch < entry.epoch)
+                self.routes.get(&RegionId(*region)).is_some_and(|entry| route.epoch < entry.epoch)
             });
         if set_back {
             self.ambiguous = self.ambiguous.max(self.held.saturating_add(1));
@@ -156,9 +157,8 @@ impl Board {
         let entries = listed.routes.iter().map(|(region, (route, revision))| {
             let node = self.addresses.number(node_of(route));
             let label = self.labels.take(&route.group, 0);
-            (*region, Entry { epoch: route.epoch, revision: *revision, node, label })
+            (RegionId(*region), Entry { epoch: route.epoch, revision: *revision, node, label })
         });
-        // Built from a sorted row, so that the tree's leaves are full.
         self.routes = entries.collect();
     }
 
@@ -169,7 +169,8 @@ impl Board {
         }
         let is_there =
             |region: &u64| listed.routes.contains_key(region) || listed.unreadable.contains(region);
-        let gone: Vec<u64> = self.routes.keys().filter(|region| !is_there(region)).copied().collect();
+        let gone: Vec<u64> =
+            self.routes.keys().map(|region| region.0).filter(|region| !is_there(region)).collect();
         for region in gone {
             self.drop_route(region, at);
         }
@@ -224,13 +225,14 @@ impl Board {
         let Some(number) = moved.or(ended) else { return };
         for (region, entry) in self.routes.iter_mut().filter(|(_, entry)| entry.node == number) {
             entry.revision = at;
-            self.ring.push(changed(*region, entry));
+            self.ring.push(changed(region.0, entry));
         }
     }
 
     /// A region's state is another one from this revision on.
     fn touch(&mut self, region: Option<u64>, at: i64) {
-        if let Some((region, entry)) = region.and_then(|region| Some((region, self.routes.get_mut(&region)?)))
+        if let Some((region, entry)) =
+            region.and_then(|region| Some((region, self.routes.get_mut(&RegionId(region))?)))
         {
             entry.revision = at;
             self.ring.push(changed(region, entry));
@@ -239,7 +241,7 @@ impl Board {
 
     fn route(&mut self, region: u64, route: &RouteRecord, at: i64) {
         let node = self.addresses.number(node_of(route));
-        let before = self.routes.get(&region).copied();
+        let before = self.routes.get(&RegionId(region)).copied();
         if before.is_some_and(|before| {
             before.node == node
                 && before.epoch == route.epoch
@@ -250,7 +252,7 @@ impl Board {
         // Before the old one is given back: mostly they are the same.
         let label = self.labels.take(&route.group, self.ring.first());
         let entry = Entry { epoch: route.epoch, revision: at, node, label };
-        self.routes.insert(region, entry);
+        self.routes.insert(RegionId(region), entry);
         self.ring.push(changed(region, &entry));
         if let Some(before) = before {
             self.labels.release(before.label, self.ring.head());
@@ -258,7 +260,7 @@ impl Board {
     }
 
     fn drop_route(&mut self, region: u64, at: i64) {
-        let Some(entry) = self.routes.remove(&region) else { return };
+        let Some(entry) = self.routes.remove(&RegionId(region)) else { return };
         self.ring.push(Change { dropped: true, ..changed(region, &Entry { revision: at, ..entry }) });
         self.labels.release(entry.label, self.ring.head());
     }
@@ -266,13 +268,14 @@ impl Board {
     /// A route of a cluster on the wire; nothing, where it is another cluster's.
     pub(super) fn on_wire(&self, cluster: ClusterId, region: u64, entry: &Entry) -> Option<Route> {
         let node = self.addresses.node(entry.node).filter(|node| node.cluster == cluster)?;
-        let target = self.moves.target(region);
+        // With the route, the move is over for those who write.
+        let target = self.moves.target(region).filter(|target| *target != entry.node);
         let state = match target {
             _ if self.addresses.has_ended(entry.node) => RouteState::LeaderEnded,
             Some(_) => RouteState::Moving,
             None => RouteState::Serving,
         };
-        let follower = target.filter(|target| *target != entry.node).and_then(|target| {
+        let follower = target.and_then(|target| {
             let node_addr = self.addresses.addr(target).to_owned();
             Some(RouteFollower { node_id: self.addresses.node(target)?.id.0, node_addr })
         });
@@ -364,10 +367,10 @@ fn heard_in(keys: &Keys, record: &Record) -> Option<Heard> {
     Some(Heard { node, addr: process.addr, at, ended: Some(!process.ended.is_empty()) })
 }
 
-/// The region that a procedure moves, and where to; nothing where those who write need not know any more.
+/// The region that a procedure moves, and where to.
 fn moved_by(record: &ProcedureRecord) -> Option<(u64, NodeKey)> {
     match &record.kind {
-        Some(Kind::Migration(migration)) if migration.state != "closing" => {
+        Some(Kind::Migration(migration)) => {
             let to = NodeKey::datanode(ClusterId(record.cluster_id), NodeId(migration.to_node));
             Some((migration.region_id, to))
         }

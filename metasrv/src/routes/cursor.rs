@@ -13,9 +13,8 @@
 //! anew. Every later message says up to where all is known, and says less rather than half of a transaction.
 
 use std::collections::BTreeSet;
-use std::ops::Bound;
 
-use metasrv_core::id::ClusterId;
+use metasrv_core::id::{ClusterId, RegionId};
 use metasrv_proto::admin::{Route, WatchRoutesResponse};
 
 use super::board::{Board, Entry, unsigned};
@@ -125,17 +124,16 @@ impl Board {
     }
 
     fn snapshot(&self, cursor: &mut Cursor, after: Option<u64>, since: u64) -> WatchRoutesResponse {
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut changed = Vec::new();
         let mut last = None;
-        for (region, entry) in self.routes.range((from, Bound::Unbounded)) {
-            let Some(route) = self.on_wire(cursor.cluster, *region, entry) else { continue };
+        for (region, entry) in self.routes.iter_after(after.map(RegionId)) {
+            let Some(route) = self.on_wire(cursor.cluster, region.0, entry) else { continue };
             if changed.len() == CHUNK {
                 // There is one more.
                 cursor.stage = Stage::Snapshot { after: last, since };
                 return self.part_of_snapshot(changed, Vec::new());
             }
-            last = Some(*region);
+            last = Some(region.0);
             changed.push(route);
         }
         cursor.stage = Stage::Rest { next: since };
@@ -155,7 +153,11 @@ impl Board {
         }
         let (mut changed, mut dropped) = (Vec::new(), Vec::new());
         for region in regions {
-            match self.routes.get(&region).and_then(|entry| self.on_wire(cursor.cluster, region, entry)) {
+            match self
+                .routes
+                .get(&RegionId(region))
+                .and_then(|entry| self.on_wire(cursor.cluster, region, entry))
+            {
                 Some(route) => changed.push(route),
                 None => dropped.push(region),
             }

@@ -18,7 +18,7 @@ impl Moves {
         (self.targets.insert(region, to) != Some(to)).then_some(region)
     }
 
-    /// A procedure is over, or what is left of it is nothing to those who write. Returns its region, where that is news.
+    /// A procedure is over. Returns its region, where that is news.
     pub fn end(&mut self, procedure: u64) -> Option<u64> {
         let region = self.by_procedure.remove(&procedure)?;
         self.targets.remove(&region).map(|_| region)

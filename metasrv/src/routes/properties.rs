@@ -25,7 +25,6 @@ enum Step {
     Migrate {
         region: u64,
         node: u64,
-        state: &'static str,
     },
     Migrated {
         region: u64,
@@ -60,7 +59,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         6 => (1..6_u64, 1..4_u64, prop_oneof![Just(""), Just("a"), Just("b")]).prop_map(|(region, node, group)| Step::Route { region, node, group }),
         2 => (1..6_u64).prop_map(|region| Step::Drop { region }),
         1 => (1..4_u64, 1..3_u64).prop_map(|(node, port)| Step::Address { node, port }),
-        3 => (1..6_u64, 1..4_u64, prop_oneof![Just("preparing"), Just("upgrading"), Just("closing")]).prop_map(|(region, node, state)| Step::Migrate { region, node, state }),
+        3 => (1..6_u64, 1..4_u64).prop_map(|(region, node)| Step::Migrate { region, node }),
         2 => (1..6_u64).prop_map(|region| Step::Migrated { region }),
         1 => (1..4_u64).prop_map(|node| Step::End { node }),
         6 => (0..2_usize).prop_map(|board| Step::Hear { board }),
@@ -90,7 +89,7 @@ proptest! {
                 }
                 Step::Drop { region } => events.drop_route(region),
                 Step::Address { node, port } => events.address(node, &format!("n{node}:{port}")),
-                Step::Migrate { region, node, state } => events.migrate(region, node, state),
+                Step::Migrate { region, node } => events.migrate(region, node),
                 Step::Migrated { region } => events.migrated(region),
                 Step::End { node } => events.end(node),
                 Step::Hear { board } => events.tell(&mut boards[board]),

@@ -93,8 +93,8 @@ impl Events {
     }
 
     /// A migration of a region, which has the region's number, stands there.
-    pub fn migrate(&mut self, region_id: u64, to_node: u64, state: &str) {
-        let migration = MigrationRecord { region_id, to_node, state: state.to_owned(), ..Default::default() };
+    pub fn migrate(&mut self, region_id: u64, to_node: u64) {
+        let migration = MigrationRecord { region_id, to_node, ..Default::default() };
         let record = ProcedureRecord { kind: Some(Kind::Migration(migration)), ..Default::default() };
         self.put(keys().procedure(ProcedureId(region_id)), &record);
     }
@@ -123,23 +123,20 @@ impl Events {
             } else if keys().parse_procedure(&record.key).is_some() {
                 let record: ProcedureRecord = crate::record::decode(record).unwrap();
                 let Some(Kind::Migration(migration)) = record.kind else { continue };
-                if migration.state != "closing" {
-                    moves.insert(migration.region_id, migration.to_node);
-                }
+                moves.insert(migration.region_id, migration.to_node);
             }
         }
         let routes = self.records.values().filter_map(|record| {
             let region = keys().parse_region(&record.key)?;
             let route: RouteRecord = crate::record::decode(record).unwrap();
             let node = nodes.get(&route.node_id).cloned().unwrap_or_default();
-            let target = moves.get(&region.0).copied();
+            let target = moves.get(&region.0).copied().filter(|target| *target != route.node_id);
             let state = match target {
                 _ if !node.ended.is_empty() => RouteState::LeaderEnded,
                 Some(_) => RouteState::Moving,
                 None => RouteState::Serving,
             };
-            let follower = target.filter(|target| *target != route.node_id);
-            Some((region.0, (route.node_id, node.addr, route.epoch, route.group, state, follower)))
+            Some((region.0, (route.node_id, node.addr, route.epoch, route.group, state, target)))
         });
         routes.collect()
     }

@@ -58,14 +58,12 @@ fn a_reader_is_told_that_a_region_is_moved_and_that_its_node_has_ended() {
         (node, epoch, state, follower)
     };
     assert_eq!(stands(&events), (1, 1, RouteState::Serving, None));
-    events.migrate(5, 2, "preparing");
+    events.migrate(5, 2);
     assert_eq!(stands(&events), (1, 1, RouteState::Moving, Some(2)));
     events.route(5, 2, 2, "");
-    events.migrate(5, 2, "upgrading");
-    assert_eq!(stands(&events), (2, 2, RouteState::Moving, None));
-    events.migrate(5, 2, "closing");
     assert_eq!(stands(&events), (2, 2, RouteState::Serving, None));
     events.migrated(5);
+    assert_eq!(stands(&events), (2, 2, RouteState::Serving, None));
     events.end(2);
     assert_eq!(stands(&events), (2, 2, RouteState::LeaderEnded, None));
     events.address(2, "b:2");

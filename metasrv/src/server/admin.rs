@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status};
 
 use super::follower::Seen;
 use super::heartbeat::Shared;
-use super::{listing, refusal, transfer};
+use super::{listing, refusal, regions, transfer};
 use crate::keys::Keys;
 use crate::leader::{CreateError, Leader, Wanted};
 use crate::mirror::Mirror;
@@ -54,20 +54,10 @@ impl AdminService {
     }
 
     fn regions(&self, request: &ListRegionsRequest) -> Result<ListStream<ListRegionsResponse>, Status> {
-        if let Some(seen) = self.seen(request.allow_follower)? {
-            let follower = Some(seen.view);
-            return Ok(Box::pin(listing::chunks(&seen.regions(request.node_id), move |regions| {
-                ListRegionsResponse { regions, term: 0, follower }
-            })));
+        match self.seen(request.allow_follower)? {
+            Some(seen) => Ok(Box::pin(regions::of_follower(seen, request.node_id))),
+            None => Ok(Box::pin(regions::of_leader(self.leader()?, request.node_id))),
         }
-        let leader = self.leader()?;
-        let term = leader.term().0;
-        let regions = listing::regions(&leader, request.node_id, self.shared.clock.now());
-        Ok(Box::pin(listing::chunks(&regions, move |regions| ListRegionsResponse {
-            regions,
-            term,
-            follower: None,
-        })))
     }
 
     async fn nodes(&self, request: &ListNodesRequest) -> Result<ListStream<ListNodesResponse>, Status> {
@@ -129,10 +119,11 @@ impl AdminService {
         if self.shared.leading().is_none() {
             status.follower = self.shared.mirror.as_ref().and_then(Mirror::standing);
         }
-        // What cannot be understood is no reason to say nothing at all.
-        if let Ok(Some(seen)) = self.seen(allow_follower) {
-            status.follower = Some(seen.view);
-            (status.nodes, status.regions) = seen.counts();
+        if allow_follower
+            && self.shared.leading().is_none()
+            && let Some((nodes, regions)) = self.shared.mirror.as_ref().and_then(Mirror::counts)
+        {
+            (status.nodes, status.regions) = (listing::as_u64(nodes), listing::as_u64(regions));
         }
         if let Ok(leader) = self.leader() {
             status.follower = None;

@@ -5,12 +5,13 @@
 
 use std::collections::BTreeMap;
 
-use metasrv_core::id::{NodeKey, Role};
+use metasrv_core::id::{NodeKey, RegionId, Role};
 use metasrv_proto::admin::procedure_record::Kind;
 use metasrv_proto::admin::{self, FollowerView, NodeOrderRecord};
 use tonic::Status;
 
-use super::listing::as_u64;
+use super::listing::{CHUNK, as_u64};
+use super::regions::merged;
 use crate::clock::wall_clock_ms;
 use crate::keys::Keys;
 use crate::leader::{Agenda, Node, inherit};
@@ -39,27 +40,31 @@ impl Seen {
         Ok(Some(Seen { view, nodes: known.nodes.into_iter().collect(), agenda: known.agenda }))
     }
 
-    /// Its regions, or those of the nodes with one id, in the order of their ids.
-    pub fn regions(&self, on: Option<u64>) -> Vec<admin::Region> {
-        let nodes = self.nodes.iter().filter(|(key, _)| on.is_none_or(|id| id == key.id.0));
-        let mut regions: Vec<admin::Region> = nodes
-            .flat_map(|(key, node)| {
-                node.regions.iter().map(|(id, region)| admin::Region {
-                    region_id: id.0,
-                    cluster_id: key.cluster.0,
-                    node_id: key.id.0,
-                    node_addr: node.addr.clone(),
-                    epoch: region.epoch.0,
-                    writable: false,
-                    state: UNKNOWN.to_owned(),
-                    created_at_ms: region.created_at_ms,
-                    reason: region.reason.clone(),
-                    group: region.group.as_deref().unwrap_or_default().to_owned(),
-                })
+    /// A message's worth of its regions above this one, or of those of the nodes with one id, in the order of their ids.
+    pub fn regions(&self, on: Option<u64>, after: Option<RegionId>) -> Vec<admin::Region> {
+        let nodes = self.nodes.keys().copied().filter(|key| on.is_none_or(|id| id == key.id.0));
+        let next = |key: &NodeKey, after| {
+            let held = &self.nodes.get(key)?.regions;
+            held.iter_after(after).next().map(|(region, _)| *region)
+        };
+        let found = merged(nodes, next, after, CHUNK);
+        let described = found.into_iter().filter_map(|(id, key)| {
+            let node = self.nodes.get(&key)?;
+            let region = node.regions.get(&id)?;
+            Some(admin::Region {
+                region_id: id.0,
+                cluster_id: key.cluster.0,
+                node_id: key.id.0,
+                node_addr: node.addr.clone(),
+                epoch: region.epoch.0,
+                writable: false,
+                state: UNKNOWN.to_owned(),
+                created_at_ms: region.created_at_ms,
+                reason: region.about.reason.clone(),
+                group: region.group().map(|group| (**group).to_owned()).unwrap_or_default(),
             })
-            .collect();
-        regions.sort_unstable_by_key(|region| region.region_id);
-        regions
+        });
+        described.collect()
     }
 
     /// Its nodes, in the order of role, cluster and id.
@@ -111,11 +116,5 @@ impl Seen {
             Some(order) if order.cordoned => "cordoned",
             _ => "open",
         }
-    }
-
-    /// How many nodes and regions there are.
-    pub fn counts(&self) -> (u64, u64) {
-        let regions: usize = self.nodes.values().map(|node| node.regions.len()).sum();
-        (as_u64(self.nodes.len()), as_u64(regions))
     }
 }

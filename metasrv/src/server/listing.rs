@@ -15,28 +15,16 @@ use crate::keys::Keys;
 use crate::leader::{Leader, Node, Region};
 use crate::pusher::Pushers;
 use crate::record;
-use crate::store::Store;
+use crate::store::{Record, Store, StoreError, each};
 
 /// Items of one message of a list.
 pub const CHUNK: usize = 1_000;
 
+/// Stats of nodes that are held at a time: each may have half a mebibyte.
+const STATS_AT_ONCE: usize = 32;
+
 /// Deadline of the read of what is persisted of the nodes.
 const READ_PATIENCE: Duration = Duration::from_secs(5);
-
-/// All regions, or those of the nodes with one id, in the order of their ids.
-pub fn regions(leader: &Leader, on: Option<u64>, now: BootTime) -> Vec<admin::Region> {
-    let mut regions: Vec<admin::Region> = Vec::new();
-    for entry in leader.nodes() {
-        if on.is_some_and(|id| id != entry.key().id.0) {
-            continue;
-        }
-        let described =
-            entry.regions.iter().map(|(id, region)| describe(leader, entry.key(), &entry, id.0, region, now));
-        regions.extend(described);
-    }
-    regions.sort_unstable_by_key(|region| region.region_id);
-    regions
-}
 
 /// Those of these regions of a node that are still there.
 pub fn created(leader: &Leader, node: &NodeKey, created: &[Reported], now: BootTime) -> Vec<admin::Region> {
@@ -59,28 +47,11 @@ pub async fn nodes(
     store: &dyn Store,
     keys: &Keys,
 ) -> Result<Vec<admin::Node>, Status> {
-    let (stats, leases) = (keys.all_stats(), keys.leases());
-    let read = async { tokio::try_join!(store.list(&stats), store.list(&leases)) };
-    let (stats, leases) = tokio::time::timeout(READ_PATIENCE, read)
+    let read = tokio::time::timeout(READ_PATIENCE, persisted(store, keys));
+    let (stats, leases) = read
         .await
         .map_err(|_| Status::unavailable("what is persisted of the nodes could not be read in time"))?
         .map_err(|error| Status::unavailable(format!("what is persisted of the nodes: {error}")))?;
-    let stats: HashMap<NodeKey, usize> = stats
-        .records
-        .iter()
-        .filter_map(|stored| {
-            let record: StatsRecord = record::decode(stored).ok()?;
-            Some((keys.parse_stats(&stored.key)?, record.stats.len()))
-        })
-        .collect();
-    let leases: HashMap<NodeKey, u64> = leases
-        .records
-        .iter()
-        .filter_map(|stored| {
-            let record: NodeLeaseRecord = record::decode(stored).ok()?;
-            Some((keys.parse_lease(&stored.key)?, record.term))
-        })
-        .collect();
     let duties = leader.control().ask(Command::Duties).await.map_err(refusal::status)?;
     let listening = leader.listening();
     let now = leader.clock().now();
@@ -127,6 +98,31 @@ pub async fn nodes(
     Ok(nodes.into_iter().map(|(_, node)| node).collect())
 }
 
+/// How many stats are persisted of each datanode, and under which term each node's lease.
+async fn persisted(
+    store: &dyn Store,
+    keys: &Keys,
+) -> Result<(HashMap<NodeKey, usize>, HashMap<NodeKey, u64>), StoreError> {
+    let (mut stats, mut leases) = (HashMap::new(), HashMap::new());
+    let see = |stored: &Record| {
+        if let (Some(node), Ok(record)) =
+            (keys.parse_stats(&stored.key), record::decode::<StatsRecord>(stored))
+        {
+            stats.insert(node, record.stats.len());
+        }
+    };
+    each(store, &keys.all_stats(), STATS_AT_ONCE, see).await?;
+    let see = |stored: &Record| {
+        if let (Some(node), Ok(record)) =
+            (keys.parse_lease(&stored.key), record::decode::<NodeLeaseRecord>(stored))
+        {
+            leases.insert(node, record.term);
+        }
+    };
+    each(store, &keys.leases(), CHUNK, see).await?;
+    Ok((stats, leases))
+}
+
 /// Regions of a node that are leased at this instant.
 pub fn writable(node: &Node, leader: &Leader, now: BootTime) -> usize {
     node.regions.values().filter(|region| region.is_writable(leader.timing(), now)).count()
@@ -142,7 +138,8 @@ pub fn as_u64(count: usize) -> u64 {
     u64::try_from(count).unwrap_or(u64::MAX)
 }
 
-fn describe(
+/// What is said of a region.
+pub fn describe(
     leader: &Leader,
     key: &NodeKey,
     node: &Node,
@@ -151,7 +148,7 @@ fn describe(
     now: BootTime,
 ) -> admin::Region {
     let writable = region.is_writable(leader.timing(), now);
-    let state = match (writable, region.granted_at, node.openings.were_told()) {
+    let state = match (writable, region.granted_at(), node.openings.were_told()) {
         (true, ..) => "leased",
         (false, Some(_), _) => "expired",
         (false, None, true) => "opening",
@@ -166,8 +163,8 @@ fn describe(
         writable,
         state: state.to_owned(),
         created_at_ms: region.created_at_ms,
-        reason: region.reason.clone(),
-        group: region.group.as_deref().unwrap_or_default().to_owned(),
+        reason: region.about.reason.clone(),
+        group: region.group().map(|group| (**group).to_owned()).unwrap_or_default(),
     }
 }
 

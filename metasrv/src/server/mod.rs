@@ -9,7 +9,7 @@
 //! | `farewell.rs` | how a stream ends, and its last word |
 //! | `limits.rs` | what is refused before anything is done with it |
 //! | `admin.rs` | the `Admin` service |
-//! | `listing.rs` | what its lists say |
+//! | `listing.rs`, `regions.rs` | what its lists say; those of regions, a message at a time |
 //! | `operations.rs`, `operations/` | the `Operations` service |
 //! | `refusal.rs` | what both services refuse in the same words |
 //! | `routes.rs` | the `Routes` service |
@@ -31,6 +31,7 @@ mod listing;
 mod operations;
 mod reflection;
 mod refusal;
+mod regions;
 mod replica;
 mod routes;
 mod stream;

@@ -6,6 +6,7 @@
 //! Whoever listens is told of each transaction once it is on disk, in their order: that is what etcd's watch is for
 //! replicas.
 
+use std::ops::Bound;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,7 +14,7 @@ use async_trait::async_trait;
 use redb::{Database, ReadableDatabase, ReadableTable, Table, TableDefinition};
 use tokio::sync::broadcast;
 
-use super::{Evaluation, Outcome, Page, Record, Store, StoreError, Txn, check_key, evaluate};
+use super::{Evaluation, Outcome, Page, Place, Record, Store, StoreError, Txn, check_key, evaluate};
 
 const RECORDS: TableDefinition<&str, (i64, i64, &[u8])> = TableDefinition::new("records-v1");
 const REVISION: TableDefinition<&str, i64> = TableDefinition::new("revision-v1");
@@ -184,6 +185,45 @@ impl Store for EmbeddedStore {
     async fn list(&self, prefix: &str) -> Result<Page, StoreError> {
         let prefix = prefix.to_owned();
         self.scan(prefix.clone(), move |key| key.starts_with(&prefix)).await
+    }
+
+    async fn list_part(
+        &self,
+        prefix: &str,
+        place: Place<'_>,
+        most: usize,
+    ) -> Result<Vec<Record>, StoreError> {
+        let (prefix, upwards) = (prefix.to_owned(), matches!(place, Place::First | Place::After(_)));
+        let above = if let Place::After(key) = place { Some(key.to_owned()) } else { None };
+        let below = if let Place::Before(key) = place { Some(key.to_owned()) } else { None };
+        self.blocking("list", move |database| {
+            let read = database.begin_read().map_err(|error| unavailable("list", &error))?;
+            let table = read.open_table(RECORDS).map_err(|error| corrupt(&error))?;
+            let from = above.as_deref().filter(|above| *above >= prefix.as_str());
+            let from = from.map_or(Bound::Included(prefix.as_str()), Bound::Excluded);
+            let end = below.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+            if let (Bound::Included(from), Bound::Excluded(end)) = (from, end)
+                && from >= end
+            {
+                return Ok(Vec::new());
+            }
+            let mut range = table.range::<&str>((from, end)).map_err(|error| corrupt(&error))?;
+            let mut records = Vec::new();
+            while records.len() < most {
+                let Some(entry) = (if upwards { range.next() } else { range.next_back() }) else { break };
+                let (key, stored) = entry.map_err(|error| corrupt(&error))?;
+                let key = key.value();
+                if key.starts_with(&prefix) {
+                    let (create_revision, mod_revision, value) = stored.value();
+                    let (key, value) = (key.to_owned(), value.to_vec());
+                    records.push(Record { key, value, create_revision, mod_revision });
+                } else if upwards || key < prefix.as_str() {
+                    break;
+                }
+            }
+            Ok(records)
+        })
+        .await
     }
 
     async fn commit(&self, txn: Txn) -> Result<Outcome, StoreError> {

@@ -50,6 +50,19 @@ pub struct Page {
     pub revision: i64,
 }
 
+/// Where a part of a list begins, and which way it goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Place<'a> {
+    /// At the first record, upwards.
+    First,
+    /// Above this key, upwards.
+    After(&'a str),
+    /// At the last record, downwards.
+    Last,
+    /// Below this key, downwards.
+    Before(&'a str),
+}
+
 /// What must hold for a transaction to change anything. Revision 0: the key must be absent.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Compare {
@@ -263,8 +276,51 @@ pub trait Store: Send + Sync + 'static {
     /// stands for every record.
     async fn list(&self, prefix: &str) -> Result<Page, StoreError>;
 
+    /// Up to `most` of these records, in the order in which they come from this place on, as they are now: for lists that
+    /// nobody should hold whole. Fewer may come where they are large; none: there are no more.
+    async fn list_part(
+        &self,
+        prefix: &str,
+        place: Place<'_>,
+        most: usize,
+    ) -> Result<Vec<Record>, StoreError> {
+        let mut records = self.list(prefix).await?.records;
+        match place {
+            Place::First => {}
+            Place::After(key) => records.retain(|record| record.key.as_str() > key),
+            Place::Last => records.reverse(),
+            Place::Before(key) => {
+                records.retain(|record| record.key.as_str() < key);
+                records.reverse();
+            }
+        }
+        records.truncate(most);
+        Ok(records)
+    }
+
     /// Commits a transaction. [`StoreError::Unknown`] leaves open whether it happened, or will.
     async fn commit(&self, txn: Txn) -> Result<Outcome, StoreError>;
+}
+
+/// Shows each record under a prefix, in the order of their keys, and holds no more of them than `part` at a time. They are not
+/// all of one moment.
+///
+/// # Errors
+/// As for a list; some may have been shown.
+pub async fn each(
+    store: &dyn Store,
+    prefix: &str,
+    part: usize,
+    mut see: impl FnMut(&Record),
+) -> Result<(), StoreError> {
+    let mut last = None::<String>;
+    loop {
+        let place = last.as_deref().map_or(Place::First, Place::After);
+        let mut records = store.list_part(prefix, place, part).await?;
+        records.iter().for_each(&mut see);
+        let Some(record) = records.pop() else { return Ok(()) };
+        last = Some(record.key);
+    }
 }
 
 /// What a transaction does to the stored keys of a store of ours: shared by the memory and the embedded store, so

@@ -99,6 +99,19 @@ impl Nodes {
     }
 }
 
+impl Nodes {
+    /// Every right to write that any node has now: the node, the region and its epoch.
+    pub fn writable(&self) -> impl Iterator<Item = (u64, u64, u64)> {
+        self.nodes.iter().flat_map(|(hosted, task)| {
+            let open: Vec<RegionId> = hosted.open().keys().copied().collect();
+            open.into_iter().filter_map(|region| {
+                let guard = task.keeper().write_guard(region).ok()?;
+                Some((task.node_id(), region.0, guard.epoch().0))
+            })
+        })
+    }
+}
+
 impl Drop for Nodes {
     fn drop(&mut self) {
         if let Some(threads) = self.threads.take() {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use metasrv::store::{MAX_BYTES, MAX_CHANGES, Store, StoreError};
+use metasrv::store::{MAX_BYTES, MAX_CHANGES, Place, Store, StoreError, each};
 
 use super::{Change, delete, done, list, put};
 
@@ -65,6 +65,58 @@ pub async fn a_list_of_many_pages_is_whole(store: Arc<dyn Store>, at: String) {
         done(store.as_ref(), vec![], chunk.iter().map(|key| delete(key)).collect()).await;
     }
     assert_eq!(list(store.as_ref(), &at).await.records, []);
+}
+
+/// A list that is read a part at a time is the whole list, from the first record upwards and from the last one downwards;
+/// what stands beside the prefix is in no part, and where to go on need not be the key of a record.
+pub async fn parts_come_from_either_end_and_are_the_whole(store: Arc<dyn Store>, at: String) {
+    let keys: Vec<String> = (0..300).map(|number| format!("{at}in/{number:03}")).collect();
+    for chunk in keys.chunks(MAX_CHANGES) {
+        done(store.as_ref(), vec![], chunk.iter().map(|key| put(key, key)).collect()).await;
+    }
+    done(store.as_ref(), vec![], vec![put(&format!("{at}in"), ""), put(&format!("{at}in0"), "")]).await;
+    let prefix = format!("{at}in/");
+    let part = async |place: Place<'_>, most| {
+        let records = store.list_part(&prefix, place, most).await.unwrap();
+        assert!(records.iter().all(|record| record.key.as_bytes() == record.value));
+        records.into_iter().map(|record| record.key).collect::<Vec<_>>()
+    };
+    let (mut up, mut down) = (part(Place::First, 70).await, part(Place::Last, 70).await);
+    assert_eq!((up.len(), down.len()), (70, 70));
+    loop {
+        let (more, less) = (
+            part(Place::After(&up[up.len() - 1]), 70).await,
+            part(Place::Before(&down[down.len() - 1]), 70).await,
+        );
+        if more.is_empty() && less.is_empty() {
+            break;
+        }
+        up.extend(more);
+        down.extend(less);
+    }
+    down.reverse();
+    assert_eq!((&up, &down), (&keys, &keys));
+    let mut seen = Vec::new();
+    each(store.as_ref(), &prefix, 70, |record| seen.push(record.key.clone())).await.unwrap();
+    assert_eq!(seen, keys);
+    for (place, expected) in [
+        (Place::After(&format!("{prefix}0985")), keys.get(99)),
+        (Place::Before(&format!("{prefix}0985")), keys.get(98)),
+        (Place::After(&at), keys.first()),
+        (Place::Before(&format!("{prefix}zzz")), keys.last()),
+        (Place::After(&format!("{prefix}zzz")), None),
+        (Place::Before(&prefix), None),
+        (Place::Before(&at), None),
+    ] {
+        let expected: Vec<String> = expected.into_iter().cloned().collect();
+        assert_eq!(part(place, 1).await, expected, "{place:?}");
+    }
+    assert!(part(Place::First, 0).await.is_empty());
+    done(store.as_ref(), vec![], vec![delete(&format!("{at}in")), delete(&format!("{at}in0"))]).await;
+    for chunk in keys.chunks(MAX_CHANGES) {
+        done(store.as_ref(), vec![], chunk.iter().map(|key| delete(key)).collect()).await;
+    }
+    assert!(part(Place::First, 1).await.is_empty() && part(Place::Last, 1).await.is_empty());
 }
 
 /// All pages of one list show one moment: the first and the last record are always changed together, and are never

@@ -87,5 +87,5 @@ fn free_regions(control: &Control, node: NodeKey) -> Vec<(RegionId, Option<Strin
         control.procedures.busy(*region).is_none() && !control.failover.is_in_flight(*region)
     };
     let free = entry.regions.iter().filter(|(id, _)| is_free(id));
-    free.map(|(id, region)| (*id, region.group.as_deref().map(str::to_owned))).collect()
+    free.map(|(id, region)| (*id, region.group().map(|group| (**group).to_owned()))).collect()
 }

@@ -49,7 +49,7 @@ impl<'a> Targets<'a> {
 /// The group of a region, if it has one.
 fn label(control: &Control, node: &NodeKey, region: RegionId) -> Option<String> {
     let entry = control.leader.nodes().get(node)?;
-    entry.regions.get(&region)?.group.as_deref().map(str::to_owned)
+    entry.regions.get(&region)?.group().map(|group| (**group).to_owned())
 }
 
 /// Where the regions of a group are, those counted as moved that are on their way.
