@@ -1,7 +1,7 @@
 # Two commands do all the set-up: make run, make test. `make help` lists the rest.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-compose lint fmt build bench scale chaos etcd deploy-tools
+.PHONY: help run test test-compose lint fmt build bench scale chaos model mutations mutants etcd deploy-tools
 
 CARGO ?= cargo
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
@@ -18,6 +18,9 @@ help:
 	@echo 'make scale    100,000 regions on 100 datanodes, and what they cost; ARGS="--quick" for whether it works'
 	@echo 'make chaos    real faults and what they cost; FAULT=leader-kill or FAULT=etcd- for some, ROUNDS=3, ARGS="--quick"'
 	@echo '              FAULT=region- for those of regions: datanodes lost, regions moved, nodes drained'
+	@echo 'make model    searches every state of leases and moves within bounds, then removes each rule; ARGS="--steps" for the traces'
+	@echo 'make mutations  only the second half of it'
+	@echo 'make mutants  is there a test for each decision of the core? takes an hour; ARGS="-f metasrv/core/src/lease.rs" for a file'
 	@echo 'make fmt      formats everything'
 	@echo 'make build    the programs: target/debug/metasrv, metactl, datanode'
 
@@ -67,6 +70,22 @@ test-compose:
 	$(CARGO) build --profile $(if $(filter debug,$(PROFILE)),dev,$(PROFILE)) -p metasrv -p datanode -p metasrv-tests \
 		--bin metasrv --bin metactl --bin datanode --bin compose
 	METASRV_BIN_DIR=$(TARGET)/$(PROFILE) $(TARGET)/$(PROFILE)/compose $(ARGS)
+
+model:
+	$(CARGO) build --release -p metasrv-proof --bin model
+	$(TARGET)/release/model $(ARGS)
+
+mutations:
+	$(CARGO) build --release -p metasrv-proof --bin model
+	$(TARGET)/release/model --mutations $(ARGS)
+
+# Ends with the number of mutants that no test noticed: docs/proof.md lists them.
+mutants:
+	@$(CARGO) mutants --version >/dev/null 2>&1 || { echo 'cargo-mutants is not installed: cargo install cargo-mutants --locked'; exit 1; }
+	$(CARGO) mutants -p metasrv-core -o $(TARGET) $(ARGS) -- --lib || true
+	@mkdir -p $(TARGET)/figures
+	@missed=$$(wc -l <$(TARGET)/mutants.out/missed.txt); echo "figure mutants_missed $$missed mutants"; \
+		printf '{\n  "mutants_missed": %s\n}\n' "$$missed" >$(TARGET)/figures/mutants.json
 
 etcd:
 	@sh tools/install-etcd.sh

@@ -16,7 +16,7 @@ async fn thousands_of_regions_are_created_listed_drained_and_taken_over() {
     metasrv_tests::binaries::binary("metasrv");
     metasrv_tests::binaries::binary("metactl");
     let mut process = metasrv_tests::process::Process::start("scale", scale, ["--quick"], directory.path());
-    let status = process.ended(Duration::from_secs(240)).await;
+    let status = process.ended(Duration::from_secs(100)).await;
     let printed = process.log();
     assert!(status.success(), "{printed}");
     let file = metasrv_tests::binaries::target_directory().join("figures/scale.json");

@@ -362,3 +362,6 @@ fn a_candidate_that_yields_queues_again_and_a_leader_does_not_yield() {
     assert_eq!(names(&election.step(at(100), Event::Leave(Leave::Yield))), [""; 0]);
     assert!(leadership.holds(at(100)));
 }
+
+#[path = "election_late_tests.rs"]
+mod late;

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 pub use plan::{Gone, Held, Plan, Situation, Stay, Takeover, Why, plan};
 
+use crate::guard::{Rule, carried, holds};
 use crate::id::{Epoch, Incarnation, RegionId};
 use crate::time::BootTime;
 
@@ -125,18 +126,20 @@ pub fn release(
     if let Some(proof) = proof_of_end(incarnation, evidence.certificate) {
         return Release::Allowed { by: Ground::Ended(proof) };
     }
-    if evidence.stopped == Some(tenure) {
+    if evidence.stopped.is_some_and(|stopped| is_word_for(stopped, tenure)) {
         return Release::Allowed { by: Ground::Stopped };
     }
     if evidence.fenced == Some(tenure) {
         return Release::Allowed { by: Ground::Fenced };
     }
     let own = evidence.last_grant.map_or(BootTime::ZERO, |granted| granted + evidence.grant_wait);
-    let at = own.max(evidence.settled_at);
+    let own = carried(Rule::MoveWaitsForGrants, own, || BootTime::ZERO);
+    let settled_at = carried(Rule::MoveWaitsForTerms, evidence.settled_at, || BootTime::ZERO);
+    let at = own.max(settled_at);
     if now >= at {
         return Release::Allowed { by: Ground::RanOut };
     }
-    let why = if own >= evidence.settled_at { Wait::OwnGrant } else { Wait::EarlierTerms };
+    let why = if own >= settled_at { Wait::OwnGrant } else { Wait::EarlierTerms };
     Release::NotBefore { at, why }
 }
 
@@ -147,7 +150,14 @@ fn proof_of_end(incarnation: Incarnation, certificate: Option<Certificate>) -> O
         Proof::Reaped => true,
         Proof::LockTaken { by } => by != incarnation,
     };
-    (ended == incarnation && proves).then_some(proof)
+    (proves && holds(Rule::CertificateOfTheHolder, ended == incarnation)).then_some(proof)
+}
+
+/// Whether what a process confirmed to have stopped is what is asked about.
+fn is_word_for(stopped: Tenure, asked: Tenure) -> bool {
+    stopped.region == asked.region
+        && holds(Rule::StoppedUnderThisEpoch, stopped.epoch == asked.epoch)
+        && stopped.incarnation == asked.incarnation
 }
 
 #[cfg(test)]

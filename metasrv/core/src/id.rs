@@ -138,3 +138,20 @@ pub struct Fence {
     /// The revision at which it was created.
     pub create_revision: i64,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: what is stored under a role's name is found under it. Method: there and back; unknown names are nobody's.
+    #[test]
+    fn a_role_has_a_name_and_the_name_its_role() {
+        for (role, name) in
+            [(Role::Datanode, "datanode"), (Role::Frontend, "frontend"), (Role::Flownode, "flownode")]
+        {
+            assert_eq!(role.name(), name);
+            assert_eq!(Role::from_name(name), Some(role));
+        }
+        assert_eq!(Role::from_name("datanodes"), None);
+    }
+}

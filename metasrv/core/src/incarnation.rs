@@ -6,11 +6,12 @@
 
 use std::time::Duration;
 
+use crate::guard::{Rule, carried, holds};
 use crate::id::Incarnation;
 use crate::time::BootTime;
 
 /// The process that may be granted leases, and the one that waits to become it.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 pub struct Holder {
     /// As the store has it. `None`: no process of this node was ever granted anything.
     recorded: Option<Incarnation>,
@@ -64,7 +65,8 @@ impl Holder {
             _ if self.ended => BootTime::ZERO,
             (Some(_), Holds::Regions) => {
                 let own = self.last_grant.map_or(BootTime::ZERO, |granted| granted + grant_wait);
-                settled_at.max(own)
+                let own = carried(Rule::SuccessorWaitsForGrants, own, || BootTime::ZERO);
+                carried(Rule::SuccessorWaitsForTerms, settled_at, || BootTime::ZERO).max(own)
             }
         };
         if now >= free_at { Standing::Admissible } else { Standing::Waits(free_at) }
@@ -83,7 +85,7 @@ impl Holder {
     /// It is proved that this process has ended ([`crate::failover::Certificate`]). Where it is the recorded one, it is
     /// granted nothing any more, and nobody waits for what it was granted. Says whether it is.
     pub fn certify_end(&mut self, ended: Incarnation) -> bool {
-        let is_recorded = self.recorded == Some(ended);
+        let is_recorded = holds(Rule::EndOfTheRecorded, self.recorded == Some(ended));
         self.ended |= is_recorded;
         is_recorded
     }
@@ -101,6 +103,13 @@ impl Holder {
     /// When this leader last granted the recorded process anything.
     pub fn last_grant(&self) -> Option<BootTime> {
         self.last_grant
+    }
+
+    /// The same seen so much later, by a clock whose present instant never changes; what happened before `oldest` is taken
+    /// to have happened then. For the proof, whose states know no instants.
+    #[cfg(feature = "mutations")]
+    pub fn aged(self, by: Duration, oldest: BootTime) -> Holder {
+        Holder { last_grant: self.last_grant.map(|granted| granted.before(by).max(oldest)), ..self }
     }
 
     /// The process that the store has.
@@ -223,5 +232,18 @@ mod tests {
         holder.record(process(10, 1));
         assert!(!holder.may_be_granted(process(10, 1)));
         assert!(!holder.may_be_granted(process(11, 2)));
+    }
+
+    /// Goal: what a holder says of itself is what moves are judged by. Method: before and after a grant and a record.
+    #[test]
+    fn it_says_which_process_is_recorded_and_when_that_was_granted_anything() {
+        let mut holder = Holder::default();
+        assert_eq!((holder.current(), holder.last_grant()), (None, None));
+        holder.record(process(10, 1));
+        holder.granted(at(3_000));
+        holder.granted(at(2_000));
+        assert_eq!((holder.current(), holder.last_grant()), (Some(process(10, 1)), Some(at(3_000))));
+        holder.record(process(11, 2));
+        assert_eq!((holder.current(), holder.last_grant()), (Some(process(11, 2)), None));
     }
 }

@@ -183,4 +183,24 @@ mod tests {
         lease.raise(Epoch(1));
         assert_eq!(lease.epoch(), Epoch(2), "epochs never go back");
     }
+
+    /// Goal: a deadline is over at its instant, not after it, and is told as it is. Method: the instants beside it.
+    #[test]
+    fn a_deadline_is_over_at_its_instant() {
+        let lease = LeadershipLease::new(at(0), TTL);
+        let until = lease.until();
+        let just_before = BootTime::from_nanos(until.as_nanos() - 1);
+        assert!(lease.holds(just_before) && !lease.holds(until));
+        let Renewal::Until(renewed) = lease.renew(at(1_000), TTL, just_before) else { unreachable!() };
+        assert_eq!(lease.until(), renewed);
+        assert_eq!(lease.renew(at(5_000), TTL, renewed), Renewal::TooLate, "at the deadline it is too late");
+
+        let mut region = RegionLease::opened(Epoch(1));
+        assert_eq!(region.until(), BootTime::ZERO);
+        region.grant(Epoch(1), at(0), TTL);
+        assert_eq!(region.until(), at(4_950));
+        assert!(region.is_valid(at(4_949)) && !region.is_valid(at(4_950)));
+        region.raise(Epoch(1));
+        assert!(region.is_valid(at(4_949)), "the epoch is the same: nothing was raised");
+    }
 }

@@ -18,6 +18,7 @@
 //! | [`spare`] | which terms are reserved ahead, and which of them may still be led |
 //! | [`settlement`] | how long a new term waits for what its predecessors may have granted |
 //! | [`incarnation`] | which process of a node may be granted leases |
+//! | [`guard`] | the rules by name, so that the proof can remove one |
 //! | [`grant`] | which of the reported regions a heartbeat renews, opens, or closes |
 //! | [`opening`] | what a node is told to open, and when again |
 //! | [`detector`] | which nodes are alive, suspect or lost, by their heartbeats |
@@ -35,6 +36,7 @@ pub mod detector;
 pub mod election;
 pub mod failover;
 pub mod grant;
+pub mod guard;
 pub mod handover;
 pub mod id;
 pub mod incarnation;

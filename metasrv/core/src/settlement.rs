@@ -11,6 +11,7 @@
 
 use std::time::Duration;
 
+use crate::guard::{Rule, carried};
 use crate::id::Term;
 use crate::timing::{self, Timing};
 
@@ -47,9 +48,14 @@ pub fn takeover_wait(records: &[TermNumbers], last: Term, own: &Timing) -> Durat
     let mut wait = Duration::ZERO;
     for record in unsettled {
         count = count.saturating_add(1);
+        let own_grants = timing::grant_wait(record.region_lease);
         wait = wait.max(match record.end {
-            TermEnd::Resigned => timing::grant_wait(record.region_lease),
-            TermEnd::Unknown => timing::takeover_wait(record.election_ttl, record.region_lease),
+            TermEnd::Resigned => own_grants,
+            TermEnd::Unknown => carried(
+                Rule::UnknownEndCostsTtl,
+                timing::takeover_wait(record.election_ttl, record.region_lease),
+                || own_grants,
+            ),
         });
     }
     let expected = last.0.saturating_add(1).saturating_sub(settled_below.0.max(1));

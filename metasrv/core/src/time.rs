@@ -81,4 +81,11 @@ mod tests {
         assert_eq!(BootTime::from_nanos(5).before(Duration::from_secs(1)), BootTime::ZERO);
         assert_eq!(BootTime::ZERO.since(BootTime::MAX), Duration::ZERO);
     }
+
+    #[test]
+    fn an_instant_less_a_duration_is_so_much_earlier() {
+        let instant = BootTime::from_millis(5_000);
+        assert_eq!(instant.before(Duration::from_secs(2)), BootTime::from_millis(3_000));
+        assert_eq!(instant.before(Duration::from_secs(2)) + Duration::from_secs(2), instant);
+    }
 }

@@ -6,6 +6,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::guard::{Rule, carried, drift_percent};
+
 /// ρ as a fraction: clocks for durations run within ±1 % of true time.
 const DRIFT_PERCENT: u32 = 1;
 
@@ -126,8 +128,8 @@ impl fmt::Display for Violation {
 
 /// See [`Timing::leadership`]; for a TTL that etcd chose.
 pub fn leadership(election_ttl: Duration) -> Duration {
-    let share = election_ttl.saturating_mul(100 - DRIFT_PERCENT) / (100 + DRIFT_PERCENT);
-    share.saturating_sub(LEADERSHIP_MARGIN)
+    let share = election_ttl.saturating_mul(slow()) / fast();
+    carried(Rule::LeadershipIsShort, share, || election_ttl).saturating_sub(LEADERSHIP_MARGIN)
 }
 
 /// See [`Timing::takeover_wait`]; for the numbers that a predecessor published.
@@ -137,12 +139,22 @@ pub fn takeover_wait(election_ttl: Duration, region_lease: Duration) -> Duration
 
 /// See [`Timing::grant_wait`].
 pub fn grant_wait(region_lease: Duration) -> Duration {
-    region_lease.saturating_mul(100 + DRIFT_PERCENT) / 100
+    carried(Rule::GrantWaitIsLong, region_lease.saturating_mul(fast()) / 100, || region_lease)
 }
 
 /// How long a datanode may use a lease of this length, counted from its own send time: L·(1−ρ).
 pub fn usable_lease(region_lease: Duration) -> Duration {
-    region_lease.saturating_mul(100 - DRIFT_PERCENT) / 100
+    carried(Rule::LeaseIsShort, region_lease.saturating_mul(slow()) / 100, || region_lease)
+}
+
+/// What the slowest clock counts while 100 pass: 100·(1−ρ).
+fn slow() -> u32 {
+    100_u32.saturating_sub(drift_percent(DRIFT_PERCENT))
+}
+
+/// What the fastest clock counts while 100 pass: 100·(1+ρ).
+fn fast() -> u32 {
+    100_u32.saturating_add(drift_percent(DRIFT_PERCENT))
 }
 
 #[cfg(test)]
@@ -172,5 +184,17 @@ mod tests {
         };
         let fields: Vec<_> = timing.validate().into_iter().map(|violation| violation.field).collect();
         assert_eq!(fields, ["etcd-lease-ttl", "etcd-lease-ttl", "heartbeat-interval", "region-lease"]);
+    }
+
+    /// Goal: each duration is what its formula says. Method: the defaults, worked out by hand.
+    #[test]
+    fn the_derived_durations_of_the_defaults() {
+        let timing = Timing::default();
+        assert_eq!(timing.leadership(), Duration::from_secs(5) * 99 / 101 - LEADERSHIP_MARGIN);
+        assert_eq!(timing.keep_alive_interval(), Duration::from_secs(1));
+        assert_eq!(timing.keep_alive_timeout(), Duration::from_millis(2_500));
+        assert_eq!(timing.grant_wait(), Duration::from_millis(5_050));
+        assert_eq!(timing.takeover_wait(), Duration::from_millis(10_050));
+        assert_eq!(usable_lease(timing.region_lease), Duration::from_millis(4_950));
     }
 }

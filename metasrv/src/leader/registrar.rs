@@ -185,7 +185,10 @@ impl Leader {
             };
             let Some(mut entry) = self.nodes.get_mut(node) else { return Ok(()) };
             for raise in chunk {
-                if let Some(region) = entry.regions.get_mut(&raise.region) {
+                // Where this answer was late, the route may be a newer one by now: it never goes back.
+                if let Some(region) = entry.regions.get_mut(&raise.region)
+                    && region.epoch < raise.epoch
+                {
                     *region = region.under(raise.epoch, revision);
                 }
             }

@@ -20,6 +20,7 @@ use std::time::Duration;
 use super::{Certificate, Evidence, Ground, Proof, Release, Tenure, Wait, proof_of_end, release};
 use crate::brake::{Hold, Verdict};
 use crate::detector::Health;
+use crate::guard::{Rule, carried};
 use crate::id::{Epoch, Incarnation, NodeId, RegionId};
 use crate::placement::{Candidate, Group, Placer};
 use crate::time::BootTime;
@@ -166,7 +167,7 @@ pub fn plan<'a>(situation: &Situation<'a>, now: BootTime) -> Plan<'a> {
             let region = held.region;
             match placed {
                 Ok((to, by)) => {
-                    let epoch = held.epoch.next();
+                    let epoch = carried(Rule::MoveRaisesEpoch, held.epoch.next(), || held.epoch);
                     plan.takeovers.push(Takeover { region, from: gone.node, to, epoch, by });
                 }
                 Err(why) => plan.stays.push(Stay { region, node: gone.node, why }),
