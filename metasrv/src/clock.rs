@@ -1,4 +1,4 @@
-//! The real clock.
+//! The real clock, and for tests the virtual one.
 
 use metasrv_core::time::{BootTime, Clock};
 use rustix::time::{ClockId, clock_gettime};
@@ -13,6 +13,17 @@ impl Clock for SystemClock {
         let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
         let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);
         BootTime::from_nanos(seconds.saturating_mul(1_000_000_000).saturating_add(nanos))
+    }
+}
+
+/// For tests: Tokio's time since this instant, which may be paused, as a clock.
+#[cfg(test)]
+pub(crate) struct Virtual(pub tokio::time::Instant);
+
+#[cfg(test)]
+impl Clock for Virtual {
+    fn now(&self) -> BootTime {
+        BootTime::ZERO + self.0.elapsed()
     }
 }
 

@@ -5,25 +5,18 @@ use std::sync::Arc;
 
 use metasrv_core::id::Fence;
 use metasrv_core::lease::LeadershipLease;
-use metasrv_core::time::{BootTime, Clock};
+use metasrv_core::time::BootTime;
 use metasrv_core::timing::Timing;
 use tokio::task::JoinSet;
 
 use super::*;
+use crate::clock::Virtual;
 use crate::keys::Keys;
 use crate::leader::{Leader, TakeoverError, take_over};
 use crate::metrics::Metrics;
 use crate::store::quota::QuotaStore;
 use crate::store::{Record, Store};
 use crate::terms::is_led_by_reservation;
-
-struct Virtual(tokio::time::Instant);
-
-impl Clock for Virtual {
-    fn now(&self) -> BootTime {
-        BootTime::ZERO + self.0.elapsed()
-    }
-}
 
 fn keys() -> Keys {
     Keys::new("/test")

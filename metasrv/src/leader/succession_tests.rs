@@ -7,25 +7,18 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use metasrv_core::lease::LeadershipLease;
-use metasrv_core::time::{BootTime, Clock};
+use metasrv_core::time::BootTime;
 use metasrv_core::timing::{Timing, grant_wait};
 use tokio::task::JoinSet;
 
 use super::*;
+use crate::clock::Virtual;
 use crate::leader::{Candidate, Leader, Resignation, resign, take_over};
 use crate::metrics::Metrics;
 use crate::store::memory::MemoryStore;
 use crate::store::{Outcome, Page};
 
 const L: Duration = Duration::from_secs(5);
-
-struct Virtual(tokio::time::Instant);
-
-impl Clock for Virtual {
-    fn now(&self) -> BootTime {
-        BootTime::ZERO + self.0.elapsed()
-    }
-}
 
 /// What becomes of the next transaction.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -5,6 +5,7 @@ mod certificate;
 mod history;
 
 use super::*;
+use crate::clock::Virtual;
 use crate::record::{decode, encode};
 use crate::store::memory::MemoryStore;
 use crate::store::{Change, Compare, Outcome, Record, Store, Txn};
@@ -12,15 +13,6 @@ use metasrv_core::grant::Reported;
 use metasrv_core::id::{ClusterId, Epoch, RegionId, Role};
 use metasrv_proto::admin::{CandidateRecord, NodeLeaseRecord, NodeRecord, RouteRecord, TermRecord};
 use tokio::task::JoinSet;
-
-/// Virtual time as a clock.
-struct Virtual(tokio::time::Instant);
-
-impl Clock for Virtual {
-    fn now(&self) -> BootTime {
-        BootTime::ZERO + self.0.elapsed()
-    }
-}
 
 const PATIENCE: Duration = Duration::from_secs(1);
 

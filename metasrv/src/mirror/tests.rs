@@ -10,19 +10,11 @@ use tokio::task::JoinHandle;
 
 use super::follow::{Heard, Source, Watch, WatchEnd, follow};
 use super::*;
+use crate::clock::Virtual;
 use crate::leader::Leader;
 use crate::record::encode;
 use crate::store::memory::MemoryStore;
 use crate::store::{Change, Outcome, Page, Record, Store, StoreError, Txn};
-
-/// Virtual time as a clock.
-struct Virtual(tokio::time::Instant);
-
-impl Clock for Virtual {
-    fn now(&self) -> BootTime {
-        BootTime::ZERO + self.0.elapsed()
-    }
-}
 
 pub(super) fn keys() -> Keys {
     Keys::new("/m")

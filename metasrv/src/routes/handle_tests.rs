@@ -3,16 +3,8 @@
 
 use super::reader::{Events, INSTALLATION, keys};
 use super::*;
+use crate::clock::Virtual;
 use metasrv_proto::admin::InstallationRecord;
-
-/// Virtual time as a clock.
-struct Virtual(tokio::time::Instant);
-
-impl Clock for Virtual {
-    fn now(&self) -> BootTime {
-        BootTime::ZERO + self.0.elapsed()
-    }
-}
 
 fn board() -> RouteBoard {
     RouteBoard::new(keys(), Arc::new(Virtual(tokio::time::Instant::now())), Arc::new(Metrics::new()))

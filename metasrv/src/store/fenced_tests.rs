@@ -9,6 +9,7 @@ use metasrv_core::time::BootTime;
 use proptest::prelude::*;
 
 use super::*;
+use crate::clock::Virtual;
 use crate::store::Page;
 use crate::store::memory::MemoryStore;
 
@@ -64,15 +65,6 @@ impl Store for Lossy {
             Fate::NotSent => Err(StoreError::Unavailable { operation: "commit", why: "refused".to_owned() }),
             Fate::Full => Err(StoreError::OutOfSpace),
         }
-    }
-}
-
-/// Virtual time as a clock.
-struct Virtual(tokio::time::Instant);
-
-impl Clock for Virtual {
-    fn now(&self) -> BootTime {
-        BootTime::ZERO + self.0.elapsed()
     }
 }
 

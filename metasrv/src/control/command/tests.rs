@@ -22,6 +22,7 @@ use metasrv_proto::admin::{
 };
 use tokio::task::JoinSet;
 
+use crate::clock::Virtual;
 use crate::control::{Command, ControlError};
 use crate::keys::Keys;
 use crate::leader::{Candidate, CreateError, Identity, Leader, Wanted, take_over};
@@ -31,15 +32,6 @@ use crate::pusher::{Pushers, Replaced, ResponseSender};
 use crate::record::{decode, encode};
 use crate::store::memory::MemoryStore;
 use crate::store::{Change, Outcome, Store, Txn};
-
-/// Virtual time as a clock.
-struct Virtual(tokio::time::Instant);
-
-impl Clock for Virtual {
-    fn now(&self) -> BootTime {
-        BootTime::ZERO + self.0.elapsed()
-    }
-}
 
 /// A store, one leader after another, and nodes.
 struct World {

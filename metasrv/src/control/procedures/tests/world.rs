@@ -18,6 +18,7 @@ use super::datanode::Datanode;
 use super::shared::{HEARTBEAT, Shared, live, lock};
 use super::store::Faulty;
 use super::{FIRST, REGION, keys, millis, node, process};
+use crate::clock::Virtual;
 use crate::control::{Command, ControlError};
 use crate::leader::{Candidate, Leader, take_over};
 use crate::mailbox::HeartbeatMailbox;
@@ -28,15 +29,6 @@ use crate::store::{Change, Outcome, Store, Txn};
 
 /// Longer than any migration of these tests may take.
 const LONG: Duration = Duration::from_secs(150);
-
-/// Virtual time as a clock.
-struct Virtual(tokio::time::Instant);
-
-impl Clock for Virtual {
-    fn now(&self) -> BootTime {
-        BootTime::ZERO + self.0.elapsed()
-    }
-}
 
 /// See the module.
 pub(super) struct World {
