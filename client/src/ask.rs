@@ -21,6 +21,11 @@ use crate::error::{ClientError, describe};
 /// ten thousand.
 const LOOK_AROUND: BackOff = BackOff { first: Duration::from_millis(300), most: Duration::from_millis(500) };
 
+/// Where a leader failed, the next replica is asked after so many staggers only. The first one keeps the question until it
+/// knows of the next leader, which takes longer than a stagger where the machine is busy with a thousand nodes that all
+/// ask: if each then asked everybody, it would be busier still, with connections that nobody needs.
+const HELD: u32 = 3;
+
 /// What one replica said.
 enum Answer {
     /// It names a leader that can be believed.
@@ -113,11 +118,18 @@ impl MetaClient {
                 if failed.as_ref() == Some(&peer) { limits.ask.min(limits.response) } else { limits.ask };
             self.ask(peer, failed_term, limit)
         };
-        let mut waiting = peers.into_iter();
+        // How long those asked before have to answer, before this one is asked.
+        let head_start = |peer: &String| match &failed {
+            Some(failed) if failed == peer => limits.response,
+            Some(_) => self.config().stagger * HELD,
+            None => self.config().stagger,
+        };
+        let mut waiting = peers.into_iter().peekable();
         let mut asked = FuturesUnordered::new();
         let mut round = Round { avoided, ..Round::default() };
         asked.extend(waiting.next().map(ask));
         loop {
+            let next_after = waiting.peek().map(head_start);
             tokio::select! {
                 biased;
                 Some((peer, answer)) = asked.next(), if !asked.is_empty() => {
@@ -126,7 +138,7 @@ impl MetaClient {
                     }
                     asked.extend(waiting.next().map(ask));
                 }
-                () = tokio::time::sleep(self.config().stagger), if waiting.len() > 0 => {
+                () = tokio::time::sleep(next_after.unwrap_or_default()), if next_after.is_some() => {
                     asked.extend(waiting.next().map(ask));
                 }
                 else => return round.end(),
@@ -146,6 +158,15 @@ impl MetaClient {
             }
         };
         (peer, answer)
+    }
+
+    /// Asks one replica for the sake of the connection to it. What it says counts as it does from anybody: a higher term is
+    /// remembered, and a failure ends the connection.
+    pub(crate) async fn ask_quietly(&self, peer: &str) {
+        let limit = self.config().timeouts.ask;
+        if let (_, Answer::Silent(why)) = self.ask(peer.to_owned(), 0, limit).await {
+            debug!(peer, why, "no connection to the replica that is next to lead");
+        }
     }
 
     async fn ask_one(&self, peer: &str, failed_term: u64) -> Answer {

@@ -60,6 +60,12 @@ impl Channels {
         Ok(lent)
     }
 
+    /// Gives up the connections to all other addresses than these. Calls that are under way on them go on.
+    pub(crate) fn keep_only(&self, addresses: &[String]) {
+        let mut cache = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+        cache.by_address.retain(|addr, _| addresses.contains(addr));
+    }
+
     /// A connection of its own, open when this returns: for calls that must know whether anything was sent.
     pub(crate) async fn connect(&self, addr: &str) -> Result<Channel, ClientError> {
         let endpoint = self.endpoint(addr)?;

@@ -45,6 +45,8 @@ struct Known {
     failed: Option<Leader>,
     highest_term: u64,
     installation: u64,
+    /// The replica that is next to lead, as the leader says.
+    standby: Option<String>,
 }
 
 impl MetaClient {
@@ -141,6 +143,22 @@ impl MetaClient {
             }
             known.failed = Some(failed.clone());
         });
+    }
+
+    /// The replica that is next to lead, as the leader said.
+    pub fn standby(&self) -> Option<String> {
+        self.known(|known| known.standby.clone())
+    }
+
+    /// Takes note of who is next to lead; says whether that is news.
+    pub(crate) fn note_standby(&self, addr: &str) -> bool {
+        self.known(|known| {
+            let news = known.standby.as_deref() != Some(addr);
+            if news {
+                known.standby = Some(addr.to_owned());
+            }
+            news
+        })
     }
 
     pub(crate) fn count_suspicion(&self) {

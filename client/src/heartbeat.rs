@@ -213,6 +213,7 @@ impl HeartbeatStream {
         };
         self.client.judge(addr, response.header.as_ref())?;
         self.unanswered.answer(&response);
+        self.client.keep_standby_near(&response);
         Ok(response)
     }
 }

@@ -9,6 +9,7 @@
 //! | `config.rs` | [`MetaClientConfig`]: peers, identity, deadlines, limits; checked as a whole |
 //! | `client.rs` | [`MetaClient`]: what all clones share: the leader, the highest term, the installation |
 //! | `ask.rs` | the staggered race of `AskLeader` over shuffled peers |
+//! | `standby.rs` | a connection to the replica that is next to lead, kept before it is needed |
 //! | `heartbeat.rs` | one stream: handshake, [`HeartbeatSender`], [`HeartbeatStream`] |
 //! | `unanswered.rs`, `suspicion.rs` | [`Suspicion`]: a leader that does not answer, and whether another one is there |
 //! | `pace.rs` | the interval that metasrv dictates; [`Rhythm`]: when heartbeats are due, and when a new stream |
@@ -42,6 +43,7 @@ mod pace;
 mod route_follower;
 mod route_table;
 mod routes;
+mod standby;
 mod suspicion;
 mod unanswered;
 

@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn an_interval_in_the_wrong_unit_is_refused() {
         let response = |heartbeat_interval_ms| HeartbeatResponse {
-            heartbeat_config: Some(HeartbeatConfig { heartbeat_interval_ms, retry_interval_ms: 0 }),
+            heartbeat_config: Some(HeartbeatConfig { heartbeat_interval_ms, ..HeartbeatConfig::default() }),
             ..HeartbeatResponse::default()
         };
         assert_eq!(dictated_interval(&HeartbeatResponse::default()), Ok(None));

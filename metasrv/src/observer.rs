@@ -70,6 +70,12 @@ impl View {
         }
     }
 
+    /// Where the replica is that leads next, if the present leader ends: the one behind it in the queue.
+    pub fn standby(&self) -> Option<&str> {
+        let leader = &self.leader.as_ref()?.addr;
+        self.members.iter().map(|member| &member.addr).find(|addr| *addr != leader).map(String::as_str)
+    }
+
     /// The leader, if its term is later than this one.
     pub fn leader_after(&self, term: Term) -> Option<&KnownLeader> {
         self.leader.as_ref().filter(|leader| leader.term > term)
@@ -194,5 +200,23 @@ fn report(leader: Option<&KnownLeader>) {
             tracing::info!(term = %leader.term, leader = leader.name, addr = leader.addr, "leader seen")
         }
         None => tracing::info!("no leader seen"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: the replica that is named is the one that the queue lets lead next. Method: queues of several lengths, also with
+    /// an older place of the leader's own.
+    #[test]
+    fn the_next_to_lead_is_the_first_other_replica_in_the_queue() {
+        let member = |addr: &str, term| CandidateRecord { addr: addr.to_owned(), term, ..Default::default() };
+        let seen = |members| View::default().seen(members, None, BootTime::ZERO);
+        assert_eq!(View::default().standby(), None);
+        assert_eq!(seen(vec![member("a", 3)]).standby(), None, "it is alone");
+        assert_eq!(seen(vec![member("a", 3), member("b", 0), member("c", 0)]).standby(), Some("b"));
+        assert_eq!(seen(vec![member("a", 3), member("a", 0), member("c", 0)]).standby(), Some("c"));
+        assert_eq!(seen(vec![member("a", 0), member("b", 0)]).standby(), None, "nobody leads");
     }
 }

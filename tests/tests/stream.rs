@@ -35,6 +35,50 @@ fn error(response: &HeartbeatResponse) -> meta::Error {
     response.header.clone().and_then(|header| header.error).expect("an error in the header")
 }
 
+/// Goal: a node knows who leads next, so that it can be connected to that replica before. Method: three replicas; the one that
+/// the first answer names is next in the queue, by what happens: it is killed, and another answer names the third; then the
+/// leader is killed, and the third leads.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_is_told_who_is_next_to_lead() {
+    let mut cluster = Cluster::builder().replicas(3).timing("5s", "3s", "200ms").start().await;
+    let leader = cluster.leader().await;
+    let index = |cluster: &Cluster, addr: &str| {
+        cluster.replicas.iter().position(|replica| replica.addr() == addr).expect("a replica of this cluster")
+    };
+    let told = |response: &HeartbeatResponse| {
+        response.heartbeat_config.as_ref().and_then(|config| config.standby.clone()).map(|peer| peer.addr)
+    };
+    let mut node = FakeNode::new(Identity::datanode(1));
+    let mut first = None;
+    let addr = cluster.replicas[leader.replica].addr();
+    // The last replica may enter the queue after the stream was opened.
+    let mut answer = node.connect(&addr).await.unwrap();
+    within(Duration::from_secs(10), "somebody is named", async {
+        while first.is_none() {
+            first = told(&answer.response);
+            answer = node.beat().await.unwrap();
+        }
+    })
+    .await;
+    let second = index(&cluster, &first.expect("a standby"));
+    assert_ne!(second, leader.replica);
+    assert!(told(&node.beat().await.unwrap().response).is_none(), "it is said once");
+    let third = (0..3).find(|index| ![second, leader.replica].contains(index)).expect("a third");
+    cluster.replicas[second].kill();
+    within(Duration::from_secs(15), "the third is named", async {
+        loop {
+            let named = told(&node.beat().await.unwrap().response);
+            if named.is_some_and(|addr| index(&cluster, &addr) == third) {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    cluster.replicas[leader.replica].kill();
+    assert_eq!(cluster.leader_after(leader.term).await.replica, third);
+}
+
 /// Goal: a follower helps a node on its way. Method: AskLeader and a stream to a follower; both name the leader.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_follower_names_the_leader_and_closes_the_stream() {

@@ -27,7 +27,7 @@ async fn assign(stream: &mut FakeStream, id: u64) -> u64 {
     let handshake = stream.request().await;
     let given = HeartbeatResponse {
         header: Some(ResponseHeader { member_id: id, ..header(1) }),
-        heartbeat_config: Some(HeartbeatConfig { heartbeat_interval_ms: 50, retry_interval_ms: 0 }),
+        heartbeat_config: Some(HeartbeatConfig { heartbeat_interval_ms: 50, ..HeartbeatConfig::default() }),
         ..answer(&handshake, 1)
     };
     stream.respond(given).await;

@@ -7,6 +7,7 @@ mod frontend;
 mod heartbeat;
 mod operations;
 mod routes;
+mod standby;
 mod suspicion;
 
 use std::time::Duration;

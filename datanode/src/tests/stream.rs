@@ -64,10 +64,11 @@ async fn heartbeats_come_at_the_interval_that_metasrv_dictates() {
     let mut stream = node.fake.stream().await;
     let handshake = stream.request().await;
     for bad in [1, 10_000_000] {
-        let heartbeat_config = Some(HeartbeatConfig { heartbeat_interval_ms: bad, retry_interval_ms: 0 });
+        let heartbeat_config =
+            Some(HeartbeatConfig { heartbeat_interval_ms: bad, ..HeartbeatConfig::default() });
         stream.respond(HeartbeatResponse { heartbeat_config, ..answer(&handshake, 1) }).await;
     }
-    let heartbeat_config = Some(HeartbeatConfig { heartbeat_interval_ms: 50, retry_interval_ms: 0 });
+    let heartbeat_config = Some(HeartbeatConfig { heartbeat_interval_ms: 50, ..HeartbeatConfig::default() });
     stream.respond(HeartbeatResponse { heartbeat_config, ..answer(&handshake, 1) }).await;
     let mut last = handshake;
     for _ in 0..3 {

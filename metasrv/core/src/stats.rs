@@ -91,12 +91,24 @@ pub struct Batch {
 pub struct EpochCache {
     epoch: Option<u64>,
     stats: Vec<NodeStat>,
+    /// So many heartbeats fewer has the batch that is being filled.
+    ahead: usize,
 }
 
 impl EpochCache {
+    /// The cache of a process that an earlier leader heard of, and drained. The first batch under this one is a shorter
+    /// one, by a `phase` that differs from node to node: a thousand nodes come to a new leader within a second, and if
+    /// all had to be drained then, or all ten seconds later, the store would be busy just when it is needed.
+    pub fn inherited(node_epoch: u64, phase: u64) -> EpochCache {
+        let most = u64::try_from(THRESHOLD).unwrap_or(u64::MAX);
+        let ahead = phase.checked_rem(most).and_then(|ahead| usize::try_from(ahead).ok()).unwrap_or_default();
+        EpochCache { epoch: Some(node_epoch), stats: Vec::new(), ahead }
+    }
+
     /// Whether the next stat of this process ends a batch: only then its regions are kept.
     pub fn keeps_regions(&self, node_epoch: u64) -> bool {
-        self.epoch != Some(node_epoch) || self.stats.len().saturating_add(1) >= THRESHOLD
+        let filled = self.stats.len().saturating_add(self.ahead).saturating_add(1);
+        self.epoch != Some(node_epoch) || filled >= THRESHOLD
     }
 
     /// Takes a stat of the process with this `node_epoch`.
@@ -122,6 +134,7 @@ impl EpochCache {
     /// Takes everything cached out. `None` where there is nothing.
     pub fn drain(&mut self) -> Option<Batch> {
         let node_epoch = self.epoch.filter(|_| !self.stats.is_empty())?;
+        self.ahead = 0;
         Some(Batch { node_epoch, stats: std::mem::take(&mut self.stats) })
     }
 
@@ -173,6 +186,35 @@ mod tests {
         }
         assert_eq!(cache.offer(5, stat(10)), Verdict::Flush);
         assert_eq!(times(cache.drain()), (1..=10).collect::<Vec<_>>(), "all of them, in one batch");
+    }
+
+    /// Goal: the nodes of an earlier leader are not drained together by the next one. Method: one node for each phase, all
+    /// heard of ten times; each ends its first batch after another number of heartbeats, and all later ones after ten.
+    #[test]
+    fn inherited_processes_end_their_first_batches_one_after_another() {
+        let first = |phase| {
+            let mut cache = EpochCache::inherited(5, phase);
+            let ends = (1..=30).filter(|time| {
+                let ends = cache.keeps_regions(5);
+                assert_eq!(
+                    cache.offer(5, stat(*time)),
+                    if ends { Verdict::Flush } else { Verdict::Appended }
+                );
+                if ends {
+                    cache.drain();
+                }
+                ends
+            });
+            let ends: Vec<u64> = ends.collect();
+            assert!(ends.windows(2).all(|pair| pair[1] - pair[0] == 10), "{ends:?}");
+            ends[0]
+        };
+        let firsts: Vec<u64> = (0..10).map(first).collect();
+        assert_eq!(firsts, [10, 9, 8, 7, 6, 5, 4, 3, 2, 1]);
+        assert_eq!(first(u64::MAX), 5, "a phase is what is left of it");
+        let mut cache = EpochCache::inherited(5, 3);
+        assert_eq!(cache.offer(6, stat(1)), Verdict::Flush, "another process is drained at once");
+        assert_eq!(cache.offer(4, stat(1)), Verdict::Stale { known: 6 });
     }
 
     #[test]

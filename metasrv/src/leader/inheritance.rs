@@ -10,6 +10,7 @@ use dashmap::DashMap;
 use metasrv_core::failover::{Certificate, Proof};
 use metasrv_core::id::{Fence, Incarnation, NodeKey, Term};
 use metasrv_core::incarnation::Holder;
+use metasrv_core::stats::EpochCache;
 use metasrv_core::time::BootTime;
 use metasrv_proto::admin::{FailoverOrderRecord, NodeOrderRecord, ProcedureRecord};
 
@@ -162,6 +163,9 @@ pub fn inherit(keys: &Keys, state: State) -> Result<Inheritance, TakeoverError> 
         node.offered_term = Term(held.value.term);
         if node.process.is_none() {
             node.process = Some(Incarnation { epoch: held.value.node_epoch, nonce: 0 });
+        }
+        if let Some(process) = node.process {
+            node.stats = EpochCache::inherited(process.epoch, key.id.0);
         }
     }
     for (key, regions) in state.routes {

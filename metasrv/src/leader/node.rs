@@ -41,8 +41,10 @@ pub struct Node {
     pub certificate: Option<Certificate>,
     /// What its recorded process holds in the kernel, while it lives.
     pub directory_lock: Option<DirectoryLock>,
-    /// When its lease was last handed to the write-behind.
-    pub lease_offered_at: Option<BootTime>,
+    /// It was heard of in this term.
+    pub heard: bool,
+    /// When its lease is to be handed to the write-behind again.
+    pub lease_due_at: BootTime,
     /// The term under which its lease was last handed to the write-behind, or by which an earlier leader left it.
     pub offered_term: Term,
     /// Which of its processes may be granted leases.

@@ -23,9 +23,9 @@ use crate::mirror::Mirror;
 use crate::observer::View;
 use crate::wire;
 
-/// A question for the leader waits so long for one to be known. Below the deadline after which a node asks the next
-/// replica anyway, and several times as long as a change of leader takes.
-const KNOWN_PATIENCE: Duration = Duration::from_millis(100);
+/// A question for the leader waits so long for one to be known: several times as long as a change of leader takes, also
+/// where a thousand nodes keep the machine busy meanwhile, and well below the second that a node gives it.
+const KNOWN_PATIENCE: Duration = Duration::from_millis(300);
 
 /// A node that comes to a replica which has won and does not lead yet waits so long. A takeover takes some milliseconds,
 /// or a list of the whole state.

@@ -8,7 +8,7 @@ use metasrv_core::time::BootTime;
 use metasrv_proto::admin::DirectoryLock;
 use metasrv_proto::code;
 use metasrv_proto::meta::{HeartbeatConfig, HeartbeatRequest, HeartbeatResponse};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
@@ -18,6 +18,7 @@ use super::limits::{self, Fixed};
 use crate::clock::wall_clock_ms;
 use crate::handler::Context;
 use crate::leader::{Identity, Leader};
+use crate::observer::View;
 use crate::pusher::{PusherId, Replaced};
 use crate::wire;
 
@@ -44,7 +45,8 @@ pub fn open(
 ) -> ReceiverStream<Result<HeartbeatResponse, Status>> {
     let (sender, responses) = mpsc::channel(RESPONSES);
     // It ends with its requests, its reader, or its term; tonic drops the responses when the node is gone.
-    tokio::spawn(Stream { shared, sender, session: None, counted: false }.run(requests));
+    let queue = shared.view.clone();
+    tokio::spawn(Stream { shared, sender, session: None, counted: false, queue }.run(requests));
     ReceiverStream::new(responses)
 }
 
@@ -55,6 +57,8 @@ struct Stream {
     session: Option<Session>,
     /// It is a node's, by its first request, and not a replica's that sends probes.
     counted: bool,
+    /// The queue of replicas, as far as this node was told of it.
+    queue: watch::Receiver<View>,
 }
 
 /// What the first message made of a stream.
@@ -67,6 +71,8 @@ pub struct Session {
     pub fixed: Fixed,
     /// The process was the current one of its node on this stream.
     pub was_current: bool,
+    /// The replica that it was told is next to lead.
+    standby: Option<String>,
     /// When its last request came.
     heard_at: BootTime,
     /// What the process holds in the kernel, as it said when it came.
@@ -235,8 +241,16 @@ impl Stream {
             let node = assign(&leader, sent)?;
             let fixed = Fixed { sent, process: None, begun: false, last_duration_ms: 0 };
             let heard_at = self.shared.clock.now();
-            self.session =
-                Some(Session { leader, node, fixed, heard_at, lock: None, pusher: None, was_current: false });
+            self.session = Some(Session {
+                leader,
+                node,
+                fixed,
+                heard_at,
+                standby: None,
+                lock: None,
+                pusher: None,
+                was_current: false,
+            });
         }
         let Some(session) = &mut self.session else { return Err(End::Closed) };
         limits::term(header, session.leader.term()).map_err(End::Refused)?;
@@ -266,13 +280,29 @@ impl Stream {
         let Some(session) = &self.session else { return Err(End::Closed) };
         let context = self.context(session.node, session.fixed.process, Some(Arc::clone(&session.leader)));
         let mut response = self.handle(request, &context)?;
-        if first {
-            response.heartbeat_config = Some(HeartbeatConfig {
+        if self.hears_of_standby() || first {
+            response.heartbeat_config = self.session.as_ref().map(|session| HeartbeatConfig {
                 heartbeat_interval_ms: millis(session.leader.timing().heartbeat_interval),
                 retry_interval_ms: millis(RETRY_INTERVAL),
+                standby: session.standby.as_deref().map(wire::peer),
             });
         }
         Ok(response)
+    }
+
+    /// Whether the replica that is next to lead is another one than the node was told.
+    fn hears_of_standby(&mut self) -> bool {
+        let Some(session) = &mut self.session else { return false };
+        let told = session.standby.is_some();
+        if told && !self.queue.has_changed().unwrap_or_default() {
+            return false;
+        }
+        let queue = self.queue.borrow_and_update();
+        let changed = queue.standby() != session.standby.as_deref();
+        if changed {
+            session.standby = queue.standby().map(str::to_owned);
+        }
+        changed
     }
 
     /// A probe makes no session: it is judged by itself, by the same line of handlers, and by the election's pulse.
