@@ -3,6 +3,7 @@
 
 mod certificate;
 mod history;
+mod inherited;
 
 use super::*;
 use crate::clock::Virtual;
