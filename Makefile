@@ -1,7 +1,7 @@
 # Two commands do all the set-up: make run, make test. `make help` lists the rest.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-compose lint fmt build bench scale chaos model mutations mutants etcd deploy-tools
+.PHONY: help run test test-compose lint fmt build bench scale chaos model mutations mutants etcd deploy-tools promtool
 
 CARGO ?= cargo
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
@@ -33,7 +33,7 @@ run: $(if $(findstring --embedded,$(ARGS)),,etcd) build
 
 # Tests that start programs find them here, built once, before any of them runs.
 test: export METASRV_BIN_DIR := $(TARGET)/debug
-test: lint etcd deploy-tools build
+test: lint etcd deploy-tools promtool build
 ifeq ($(HAS_NEXTEST),yes)
 	$(CARGO) test --workspace --doc --quiet
 	$(CARGO) nextest run --workspace
@@ -93,3 +93,7 @@ etcd:
 # kubectl, schemas of Kubernetes, PyYAML: what deploy/ is checked with.
 deploy-tools:
 	@sh tools/install-deploy-tools.sh $(TARGET)/deploy-tools
+
+# promtool and prometheus: what rules, dashboard and metrics are checked with.
+promtool:
+	@sh tools/install-promtool.sh $(TARGET)/promtool

@@ -107,6 +107,8 @@ macro_rules! metrics {
 metrics! {
     build_info: IntGaugeVec ["version"] "metasrv_build_info"
         "Always 1; the label says which version runs.";
+    ready: IntGauge [] "metasrv_ready"
+        "1 while this replica is ready, as /readyz says it, else 0.";
     streams: IntGauge [] "metasrv_streams"
         "Heartbeat streams that are open.";
     pushers: IntGaugeVec ["role"] "metasrv_pushers"
@@ -131,6 +133,8 @@ metrics! {
         "Leaders whose lease this replica revoked: their process was gone, or a majority heard nothing of them.";
     takeovers: IntCounterVec ["state"] "metasrv_takeovers_total"
         "Terms that this replica raised, by where it had the state from: its mirror, or a list.";
+    takeover_duration: Histogram [] "metasrv_takeover_duration_seconds"
+        "Time from the reading back of an election's win until this replica leads.";
     mirror_revision: IntGauge [] "metasrv_mirror_revision"
         "The store's revision that this replica's mirror stands at; 0 while it holds nothing.";
     mirror_age: IntGauge [] "metasrv_mirror_age_seconds"
@@ -147,12 +151,18 @@ metrics! {
         "The store's revision that this replica tells the watchers of routes; 0 while it knows nothing.";
     route_board_restarts: IntCounterVec ["reason"] "metasrv_route_board_restarts_total"
         "Times that the routes were read anew for their watchers, by the reason.";
+    nodes: IntGaugeVec ["health"] "metasrv_nodes"
+        "Datanodes by their health, as the leader sees them; lost ones count while they hold regions.";
     regions: IntGauge [] "metasrv_regions"
         "Regions that have a route, as the leader knows them.";
     region_grants: IntCounter [] "metasrv_region_grants_total"
         "Region leases granted or renewed.";
     regions_closeable: IntCounter [] "metasrv_regions_closeable_total"
         "Regions reported by a node that no route gives to it, each time they were reported.";
+    regions_waiting: IntGauge [] "metasrv_regions_waiting"
+        "Regions of nodes that are gone, which wait for another node.";
+    failovers_held: IntGaugeVec ["why"] "metasrv_failovers_held"
+        "1 while automatic failovers stand still, by the reason, else 0.";
     failovers: IntCounter [] "metasrv_region_failovers_total"
         "Regions of lost nodes that were given to another one.";
     instructions: IntCounterVec ["action", "outcome"] "metasrv_instructions_total"
@@ -197,13 +207,20 @@ impl Metrics {
         metrics
     }
 
-    /// The text that Prometheus reads.
+    /// The text that Prometheus reads. A family without a sample is announced all the same: what there is can be read off
+    /// any replica.
     ///
     /// # Errors
     /// What the encoder says.
     pub fn render(&self) -> Result<Vec<u8>, prometheus::Error> {
+        let gathered = self.registry.gather();
         let mut text = Vec::new();
-        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        TextEncoder::new().encode(&gathered, &mut text)?;
+        for Family { name, kind, help, .. } in FAMILIES {
+            if !gathered.iter().any(|family| family.name() == *name) {
+                text.extend_from_slice(format!("# HELP {name} {help}\n# TYPE {name} {kind}\n").as_bytes());
+            }
+        }
         Ok(text)
     }
 }
@@ -227,8 +244,14 @@ mod tests {
     }
 
     #[test]
-    fn every_family_is_rendered_with_help_and_type() {
-        let text = rendered();
+    fn every_family_is_rendered_with_help_and_type_before_its_first_use_and_after() {
+        let unused = String::from_utf8(Metrics::new().render().unwrap()).unwrap();
+        for text in [unused, rendered()] {
+            every_family_is_in(&text);
+        }
+    }
+
+    fn every_family_is_in(text: &str) {
         for family in FAMILIES {
             assert!(text.contains(&format!("# HELP {} {}\n", family.name, family.help)), "{}", family.name);
             assert!(text.contains(&format!("# TYPE {} {}\n", family.name, family.kind)), "{}", family.name);

@@ -18,6 +18,7 @@
 //! | `chaos/` | what `make chaos` is made of: real faults, in a world of network namespaces |
 //! | `compose/` | what `make test-compose` is made of: the cluster of deploy/compose in real containers |
 //! | `manifests/` | what is true of compose.yaml and of the Kubernetes manifests, and no schema sees |
+//! | `observe/` | the dashboard, and whether it, the alert rules and the runbook are true |
 //! | `scale/` | what `make scale` is made of: many regions on many datanodes |
 
 // A harness reports by panicking: the test that uses it fails with that message.
@@ -33,6 +34,7 @@ pub mod fleet;
 pub mod manifests;
 pub mod metactl;
 pub mod node;
+pub mod observe;
 pub mod place;
 pub mod ports;
 pub mod process;

@@ -5,8 +5,8 @@
 
 use metasrv_tests::cluster::Cluster;
 use metasrv_tests::manifests::container::Container;
-use metasrv_tests::manifests::object::{containers, list, name, of_kind, text};
-use metasrv_tests::manifests::tools::{overlay, parse, top, validate};
+use metasrv_tests::manifests::object::{containers, name, of_kind, text};
+use metasrv_tests::manifests::tools::{overlay, top, validate};
 use metasrv_tests::manifests::{pods, programs, wiring};
 use metasrv_tests::replica::http_exchange;
 use serde_json::{Value, json};
@@ -216,25 +216,4 @@ fn replicas_get_the_sample_configuration() {
     let objects = overlay("production");
     let map = of_kind(&objects, "ConfigMap").find(|map| name(map).starts_with("metasrv-config"));
     assert_eq!(map.unwrap()["data"]["metasrv.toml"], json!(read("deploy/metasrv.toml")));
-}
-
-/// Goal: nobody is called by one Prometheus and not by another, and every rule is about metrics that there are. Method: the
-/// groups of both files; each name that begins as ours do against docs/metrics.md.
-#[test]
-fn both_prometheus_have_the_same_rules_about_metrics_that_exist() {
-    let file = parse(&read("deploy/prometheus/metasrv.rules.yaml")).unwrap().remove(0);
-    let objects = overlay("observe");
-    let rule = of_kind(&objects, "PrometheusRule").next().unwrap();
-    assert_eq!(rule["spec"]["groups"], file["groups"]);
-    let page = read("docs/metrics.md");
-    let mut names = 0;
-    for rule in list(&file, "/groups").iter().flat_map(|group| list(group, "/rules")) {
-        let words = text(rule, "/expr").split(|c: char| !c.is_alphanumeric() && c != '_');
-        for word in words.filter(|word| word.starts_with("metasrv_")) {
-            names += 1;
-            assert!(page.contains(&format!("| `{word}` |")), "{word} is no metric");
-        }
-        assert!(!text(rule, "/annotations/summary").is_empty(), "{rule}");
-    }
-    assert!(names >= 2, "the rules are about {names} metrics of ours");
 }

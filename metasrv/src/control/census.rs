@@ -16,6 +16,7 @@ use metasrv_core::incarnation::Holds;
 use metasrv_core::time::BootTime;
 
 use super::{Control, TURN, event};
+use crate::leader::Nodes;
 
 /// What the last turn has counted.
 #[derive(Default)]
@@ -29,6 +30,8 @@ pub struct Census {
     held: bool,
     /// The history says that the brake holds.
     told: bool,
+    /// What the metric says of why failovers stand still. The outer `None`: nothing yet.
+    measured: Option<Option<&'static str>>,
 }
 
 /// Counts where it is time, and tells the brake.
@@ -43,15 +46,24 @@ pub(super) fn turn(control: &mut Control, now: BootTime) {
 fn count(control: &mut Control, now: BootTime) {
     let listening = control.leader.listening();
     let mut counted = brake::Census::default();
+    let mut measured = Nodes::default();
     let mut gone = BTreeSet::new();
     for entry in control.leader.nodes().iter().filter(|entry| entry.key().role == Role::Datanode) {
         let health = control.leader.health(&entry, &listening, now);
         let holds = if entry.regions.is_empty() { Holds::Nothing } else { Holds::Regions };
         counted.count(&health, holds);
+        match health {
+            Health::Alive => measured.alive += 1,
+            Health::Suspect { .. } => measured.suspect += 1,
+            Health::Lost { .. } if holds == Holds::Regions => measured.lost += 1,
+            Health::Lost { .. } => {}
+        }
         if holds == Holds::Regions && (entry.is_dead() || matches!(health, Health::Lost { .. })) {
             gone.insert(*entry.key());
+            measured.waiting += entry.regions.len();
         }
     }
+    control.leader.measure_nodes(measured);
     control.brake.observe(counted, now);
     control.census.gone = gone;
     control.census.counted = counted;
@@ -61,6 +73,7 @@ fn count(control: &mut Control, now: BootTime) {
 /// Says once that failovers stand still, and once that they go on.
 fn say(control: &mut Control, now: BootTime) {
     let verdict = control.brake.verdict(control.failover.in_flight(), now);
+    measure(control, &verdict);
     // An operator's pause has an entry of its own, and says nothing of the brake beneath it.
     match &verdict {
         Verdict::Hold { why: Hold::Paused { .. } } => {}
@@ -89,4 +102,22 @@ fn say(control: &mut Control, now: BootTime) {
         }
     };
     control.census.held = held;
+}
+
+/// Keeps the metric at why failovers stand still.
+fn measure(control: &mut Control, verdict: &Verdict) {
+    let why = match verdict {
+        _ if control.orders.maintenance() => Some("maintenance"),
+        Verdict::Proceed { .. } => None,
+        Verdict::ReapedOnly { why, .. } | Verdict::Hold { why } => Some(match why {
+            Hold::Paused { .. } => "paused",
+            Hold::TooManySilent { .. } => "too_many_silent",
+            Hold::CalmingDown { .. } => "calming_down",
+            Hold::Stalled { .. } => "stalled",
+        }),
+    };
+    if control.census.measured != Some(why) {
+        control.leader.measure_held(why);
+        control.census.measured = Some(why);
+    }
 }

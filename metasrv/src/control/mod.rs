@@ -97,6 +97,7 @@ pub async fn run(
     let ended = leader.ended();
     tokio::pin!(ended);
     let now = leader.clock().now();
+    let _unmeasured = Unmeasured(Arc::clone(&leader));
     let mut control = Control::new(leader, mailbox, agenda, now);
     let mut look_at = now;
     loop {
@@ -118,6 +119,15 @@ pub async fn run(
             () = tokio::time::sleep(wait) => {}
         }
         look_at = control.turn();
+    }
+}
+
+/// However the loop ends, what it measured is not so any more.
+struct Unmeasured(Arc<Leader>);
+
+impl Drop for Unmeasured {
+    fn drop(&mut self) {
+        self.0.measure_nothing();
     }
 }
 

@@ -1,12 +1,17 @@
 //! One connection per endpoint, each with its own health; calls with deadlines; what an error means.
 
 use std::error::Error as _;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use etcd_client::{Channel, Client, Error};
+use metasrv_core::time::Clock as _;
 use tonic::transport::Endpoint;
 
+use super::members::Members;
+use crate::clock::SystemClock;
+use crate::metrics::Metrics;
 use crate::store::StoreError;
 
 /// A connection that is not made within this time is not made.
@@ -28,6 +33,7 @@ pub struct EtcdConnection {
     clients: Vec<tokio::sync::OnceCell<Client>>,
     /// The endpoint that answered last.
     current: AtomicUsize,
+    metrics: Option<Arc<Metrics>>,
 }
 
 impl EtcdConnection {
@@ -35,8 +41,9 @@ impl EtcdConnection {
     ///
     /// # Errors
     /// [`StoreError::Invalid`] where an endpoint is no URL, or there is none.
-    pub fn new(endpoints: &[String]) -> Result<EtcdConnection, StoreError> {
-        let parsed: Result<Vec<Endpoint>, StoreError> = endpoints
+    pub fn new(members: &Members) -> Result<EtcdConnection, StoreError> {
+        let parsed: Result<Vec<Endpoint>, StoreError> = members
+            .endpoints
             .iter()
             .map(|url| {
                 let endpoint = Endpoint::from_shared(url.clone()).map_err(|error| StoreError::Invalid {
@@ -57,7 +64,7 @@ impl EtcdConnection {
         let clients = endpoints.iter().map(|_| tokio::sync::OnceCell::new()).collect();
         // Replicas begin with different members, so that they do not all hang on one.
         let current = AtomicUsize::new(rand::random_range(0..endpoints.len()));
-        Ok(EtcdConnection { endpoints, clients, current })
+        Ok(EtcdConnection { endpoints, clients, current, metrics: members.metrics.clone() })
     }
 
     async fn client(&self, index: usize) -> Result<Client, Error> {
@@ -83,6 +90,29 @@ impl EtcdConnection {
         }
     }
 
+    /// Counts a request and its time, from the first attempt to its outcome.
+    async fn measured<T>(
+        &self,
+        operation: &'static str,
+        request: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let started = SystemClock.now();
+        let result = request.await;
+        if let Some(metrics) = &self.metrics {
+            let label = operation.replace(' ', "_");
+            let outcome = match &result {
+                Ok(_) => "ok",
+                Err(StoreError::Unavailable { .. }) => "unavailable",
+                Err(StoreError::Unknown { .. }) => "unknown",
+                Err(_) => "refused",
+            };
+            metrics.etcd_requests.with_label_values(&[label.as_str(), outcome]).inc();
+            let took = SystemClock.now().since(started).as_secs_f64();
+            metrics.etcd_request_duration.with_label_values(&[label.as_str()]).observe(took);
+        }
+        result
+    }
+
     /// A read, or anything that may be repeated: tried on one endpoint after another until the deadline.
     ///
     /// # Errors
@@ -96,35 +126,38 @@ impl EtcdConnection {
     where
         F: Future<Output = Result<T, Error>>,
     {
-        let mut last = StoreError::Unavailable { operation, why: "no answer in time".to_owned() };
-        let attempts = async {
-            loop {
-                let index = self.current.load(Ordering::Relaxed);
-                let attempt = async { call(self.client(index).await?).await };
-                let error = match tokio::time::timeout(ATTEMPT_TIMEOUT, attempt).await {
-                    Ok(Ok(value)) => return Ok(value),
-                    Ok(Err(error)) => classify(operation, &error),
-                    Err(_) => StoreError::Unknown {
-                        operation,
-                        why: format!("no answer within {ATTEMPT_TIMEOUT:?}"),
-                    },
-                };
-                last = match error {
-                    StoreError::Unknown { why, .. } | StoreError::Unavailable { why, .. } => {
-                        let why = format!("{}: {why}", self.endpoints[index].uri());
-                        StoreError::Unavailable { operation, why }
-                    }
-                    certain => return Err(certain),
-                };
-                self.rotate(index);
-                // Endpoints that refuse at once are not to be asked in a tight loop.
-                tokio::time::sleep(Duration::from_millis(25)).await;
+        let limited = async {
+            let mut last = StoreError::Unavailable { operation, why: "no answer in time".to_owned() };
+            let attempts = async {
+                loop {
+                    let index = self.current.load(Ordering::Relaxed);
+                    let attempt = async { call(self.client(index).await?).await };
+                    let error = match tokio::time::timeout(ATTEMPT_TIMEOUT, attempt).await {
+                        Ok(Ok(value)) => return Ok(value),
+                        Ok(Err(error)) => classify(operation, &error),
+                        Err(_) => StoreError::Unknown {
+                            operation,
+                            why: format!("no answer within {ATTEMPT_TIMEOUT:?}"),
+                        },
+                    };
+                    last = match error {
+                        StoreError::Unknown { why, .. } | StoreError::Unavailable { why, .. } => {
+                            let why = format!("{}: {why}", self.endpoints[index].uri());
+                            StoreError::Unavailable { operation, why }
+                        }
+                        certain => return Err(certain),
+                    };
+                    self.rotate(index);
+                    // Endpoints that refuse at once are not to be asked in a tight loop.
+                    tokio::time::sleep(Duration::from_millis(25)).await;
+                }
+            };
+            match tokio::time::timeout(deadline, attempts).await {
+                Ok(result) => result,
+                Err(_) => Err(last),
             }
         };
-        match tokio::time::timeout(deadline, attempts).await {
-            Ok(result) => result,
-            Err(_) => Err(last),
-        }
+        self.measured(operation, limited).await
     }
 
     /// A write: sent once. Only an endpoint that was certainly not reached is followed by the next.
@@ -160,13 +193,16 @@ impl EtcdConnection {
             Err(last)
         };
         let asked = self.current.load(Ordering::Relaxed);
-        match tokio::time::timeout(deadline, attempts).await {
-            Ok(result) => result,
-            Err(_) => {
-                self.rotate(asked);
-                Err(StoreError::Unknown { operation, why: format!("no answer within {deadline:?}") })
+        let limited = async {
+            match tokio::time::timeout(deadline, attempts).await {
+                Ok(result) => result,
+                Err(_) => {
+                    self.rotate(asked);
+                    Err(StoreError::Unknown { operation, why: format!("no answer within {deadline:?}") })
+                }
             }
-        }
+        };
+        self.measured(operation, limited).await
     }
 }
 

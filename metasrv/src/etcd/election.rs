@@ -7,6 +7,7 @@ use metasrv_core::id::Fence;
 use tokio::sync::mpsc;
 
 use super::connection::{CALL_TIMEOUT, EtcdConnection, classify, kv};
+use super::members::Members;
 use super::store::to_record;
 use crate::store::{Page, Record, StoreError};
 
@@ -40,12 +41,13 @@ pub struct EtcdElection {
 }
 
 impl EtcdElection {
-    /// On these endpoints; connects when it is used.
+    /// On these members; connects when it is used.
     ///
     /// # Errors
     /// [`StoreError::Invalid`] where an endpoint is no URL.
-    pub fn new(endpoints: &[String]) -> Result<EtcdElection, StoreError> {
-        Ok(EtcdElection { leases: EtcdConnection::new(endpoints)?, queue: EtcdConnection::new(endpoints)? })
+    pub fn new(members: impl Into<Members>) -> Result<EtcdElection, StoreError> {
+        let members = members.into();
+        Ok(EtcdElection { leases: EtcdConnection::new(&members)?, queue: EtcdConnection::new(&members)? })
     }
 
     /// Asks for a lease; returns its id and the TTL that etcd chose.

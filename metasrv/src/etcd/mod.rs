@@ -5,5 +5,6 @@
 
 pub mod connection;
 pub mod election;
+pub mod members;
 pub mod store;
 pub mod watch;

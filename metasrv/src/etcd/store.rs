@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use etcd_client::{CompareOp, GetOptions, KeyValue, PutOptions, SortOrder, SortTarget, TxnOp, TxnOpResponse};
 
 use super::connection::{CALL_TIMEOUT, EtcdConnection, kv};
+use super::members::Members;
 use crate::store::{Change, Compare, Outcome, Page, Place, Record, Store, StoreError, Txn, check_key};
 
 /// Records of one page of a list.
@@ -22,12 +23,12 @@ pub struct EtcdStore {
 }
 
 impl EtcdStore {
-    /// A store on these endpoints; connects when it is used.
+    /// A store on these members; connects when it is used.
     ///
     /// # Errors
     /// [`StoreError::Invalid`] where an endpoint is no URL.
-    pub fn new(endpoints: &[String]) -> Result<EtcdStore, StoreError> {
-        Ok(EtcdStore { connection: EtcdConnection::new(endpoints)? })
+    pub fn new(members: impl Into<Members>) -> Result<EtcdStore, StoreError> {
+        Ok(EtcdStore { connection: EtcdConnection::new(&members.into())? })
     }
 
     /// One page of the keys from `from` up to, and without, `end`; `revision` 0 means the present one. In descending order

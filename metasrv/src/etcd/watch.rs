@@ -12,6 +12,7 @@ use etcd_client::{EventType, GetOptions, WatchOptions, WatchResponse, WatchStrea
 use tokio::time::{Interval, MissedTickBehavior};
 
 use super::connection::{CALL_TIMEOUT, EtcdConnection, classify, kv};
+use super::members::Members;
 use super::store::{EtcdStore, to_record};
 use crate::keys::Keys;
 use crate::mirror::follow::{Heard, Source, Watch, WatchEnd};
@@ -37,24 +38,28 @@ pub struct EtcdSource {
 }
 
 impl EtcdSource {
-    /// The mirrored range on these endpoints; connects when it is used.
+    /// The mirrored range on these members; connects when it is used.
     ///
     /// # Errors
     /// [`StoreError::Invalid`] where an endpoint is no URL.
-    pub fn new(endpoints: &[String], keys: &Keys) -> Result<EtcdSource, StoreError> {
-        EtcdSource::over(endpoints, keys.mirrored())
+    pub fn new(members: impl Into<Members>, keys: &Keys) -> Result<EtcdSource, StoreError> {
+        EtcdSource::over(members, keys.mirrored())
     }
 
     /// The keys from the first one up to, and without, the second.
     ///
     /// # Errors
     /// [`StoreError::Invalid`] where an endpoint is no URL.
-    pub fn over(endpoints: &[String], (from, end): (String, String)) -> Result<EtcdSource, StoreError> {
+    pub fn over(
+        members: impl Into<Members>,
+        (from, end): (String, String),
+    ) -> Result<EtcdSource, StoreError> {
+        let members = members.into();
         Ok(EtcdSource {
             from,
             end,
-            store: EtcdStore::new(endpoints)?,
-            connection: EtcdConnection::new(endpoints)?,
+            store: EtcdStore::new(&members)?,
+            connection: EtcdConnection::new(&members)?,
             watched: AtomicUsize::new(0),
         })
     }

@@ -8,6 +8,7 @@
 //! | `granting.rs` | what one heartbeat renews, opens and closes |
 //! | `holding.rs` | what procedures ask about nodes and regions, and what they hold back |
 //! | `relocate.rs` | routes change, in one fenced transaction with what is to be told of it |
+//! | `measured.rs` | what the control loop counts, for graphs |
 //! | `history.rs` | observations for the history, and what goes from it |
 //! | `outranked.rs` | a node has seen a higher term: the store was set back |
 //! | `takeover.rs` | the way in, from the win to leading |
@@ -26,6 +27,7 @@ mod hearing;
 mod history;
 mod holding;
 mod inheritance;
+mod measured;
 mod node;
 mod outranked;
 mod placing;
@@ -57,6 +59,7 @@ pub use hearing::{Identity, NotStored};
 pub use history::Entry;
 pub use holding::last_grant;
 pub use inheritance::{Agenda, Inheritance, inherit};
+pub use measured::Nodes;
 pub use node::Node;
 pub use placing::Wanted;
 pub use region::{About, Abouts, Region};
@@ -133,33 +136,6 @@ impl Leader {
     /// When all that earlier terms granted is over.
     pub fn settled_at(&self) -> BootTime {
         self.settled_at
-    }
-
-    /// So many regions were failed over.
-    pub fn count_failovers(&self, regions: usize) {
-        self.metrics.failovers.inc_by(u64::try_from(regions).unwrap_or(0));
-    }
-
-    /// So many migrations and drains are at work.
-    pub fn count_procedures(&self, migrations: usize, drains: usize) {
-        for (kind, count) in [("migration", migrations), ("drain", drains)] {
-            self.metrics.procedures.with_label_values(&[kind]).set(i64::try_from(count).unwrap_or(i64::MAX));
-        }
-    }
-
-    /// A migration ended.
-    pub fn count_migration(&self, outcome: &str) {
-        self.metrics.migrations.with_label_values(&[outcome]).inc();
-    }
-
-    /// A region had no writer for so long, as far as a leader can see.
-    pub fn measure_stopped(&self, duration: Duration) {
-        self.metrics.migration_stopped.observe(duration.as_secs_f64());
-    }
-
-    /// An instruction of this kind was sent, or was not.
-    pub fn count_instruction(&self, kind: &str, outcome: &str) {
-        self.metrics.instructions.with_label_values(&[kind, outcome]).inc();
     }
 
     /// Whether it leads at this instant. Asked at each use; there is no flag to go stale.

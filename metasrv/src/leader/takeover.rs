@@ -131,6 +131,7 @@ impl Prepared {
             inheritance: Inheritance { sequence, nodes, lease_revisions, mut agenda },
         } = self;
         agenda.since = candidate.clock.now();
+        candidate.metrics.takeover_duration.observe(agenda.since.since(read_back).as_secs_f64());
         let mut tasks = JoinSet::new();
         let (write_behind, writing) = WriteBehind::new(
             fenced.clone(),

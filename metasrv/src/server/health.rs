@@ -81,13 +81,14 @@ impl HealthSource for ReplicaHealth {
     }
 }
 
-/// Keeps the gRPC health service current: `""` is ready, the Heartbeat service serves only on the leader, the Admin
+/// Keeps the gRPC health service current, and the metric that says the same: `""` is ready, the Heartbeat service serves only on the leader, the Admin
 /// service on every replica.
 pub async fn report(health: Arc<ReplicaHealth>, reporter: HealthReporter) {
     loop {
         let ready = health.checks().iter().all(|check| check.outcome.is_ok());
         let as_status = |serving| if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
         reporter.set_service_status("", as_status(ready)).await;
+        health.shared.metrics.ready.set(i64::from(ready));
         if health.leads() {
             reporter.set_serving::<HeartbeatServer<HeartbeatService>>().await;
         } else {

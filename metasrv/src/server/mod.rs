@@ -63,6 +63,7 @@ use crate::clock::{SystemClock, wall_clock_ms};
 use crate::config::{Config, StoreConfig, loopback_of};
 use crate::election::{Elector, VitalSigns};
 use crate::etcd::election::EtcdElection;
+use crate::etcd::members::Members;
 use crate::etcd::store::EtcdStore;
 use crate::etcd::watch::EtcdSource;
 use crate::faults::Faults;
@@ -222,8 +223,9 @@ pub async fn serve(
     let (store, mut coordination) = match &config.store {
         StoreConfig::Etcd { endpoints } => {
             let unusable = |error: StoreError| ServeError::Endpoints(error.to_string());
-            let store: Arc<dyn Store> = Arc::new(EtcdStore::new(endpoints).map_err(unusable)?);
-            let election = Arc::new(EtcdElection::new(endpoints).map_err(unusable)?);
+            let members = Members { endpoints: endpoints.clone(), metrics: Some(Arc::clone(&metrics)) };
+            let store: Arc<dyn Store> = Arc::new(EtcdStore::new(&members).map_err(unusable)?);
+            let election = Arc::new(EtcdElection::new(&members).map_err(unusable)?);
             let (answering, answers) = watch::channel(None);
             tasks.spawn(probe::probe(own_listener.clone(), Arc::clone(&clock), answering));
             let vitals =
@@ -241,10 +243,10 @@ pub async fn serve(
             tasks.spawn(Arc::clone(&standby).watch(view.clone()));
             replica = Some(ReplicaService::new(handle.clone(), standby));
             if let Some(mirror) = mirror.clone() {
-                let source = Arc::new(EtcdSource::new(endpoints, &keys).map_err(unusable)?);
+                let source = Arc::new(EtcdSource::new(&members, &keys).map_err(unusable)?);
                 tasks.spawn(mirror::follow::follow(mirror, source, leader.clone()));
             }
-            let source = EtcdSource::over(endpoints, keys.routed()).map_err(unusable)?;
+            let source = EtcdSource::over(&members, keys.routed()).map_err(unusable)?;
             tasks.spawn(board::keep(routes.clone(), Arc::new(source)));
             tasks.spawn(reserve::keep(candidate(&store), view.clone()));
             tasks.spawn(observer::observe(
