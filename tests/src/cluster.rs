@@ -88,6 +88,12 @@ impl Builder {
         self
     }
 
+    /// Datanodes that write on when the right to has ended.
+    pub fn faulty_datanodes(mut self) -> Builder {
+        self.datanode_arguments.push("--write-without-right".to_owned());
+        self
+    }
+
     /// Starts it all and waits until a leader serves.
     pub async fn start(self) -> Cluster {
         let directory = tempfile::Builder::new().prefix("metasrv-test-").tempdir().expect("a directory");

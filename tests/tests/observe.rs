@@ -65,7 +65,8 @@ fn every_alert_fires_in_a_test_and_is_silent_in_a_healthy_cluster() {
     }
     let names: BTreeSet<String> = alerts().iter().map(|alert| text(alert, "/alert").to_owned()).collect();
     assert_eq!(names, fired, "an alert that no test fires, or a test of none");
-    let healthy = list(&tests, "/tests").iter().find(|test| text(test, "/name").starts_with("a healthy cluster"));
+    let healthy =
+        list(&tests, "/tests").iter().find(|test| text(test, "/name").starts_with("a healthy cluster"));
     let checks = list(healthy.unwrap(), "/promql_expr_test");
     assert!(checks.len() >= 3 && checks.iter().all(|check| list(check, "/exp_samples").is_empty()));
 }

@@ -10,17 +10,20 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use metasrv_proto::admin::key_value_client::KeyValueClient;
 use metasrv_proto::admin::set_failover_request::Order;
 use metasrv_proto::admin::{
-    CheckStoreRequest, CordonNodeRequest, DrainNodeRequest, Event, GetFailoverRequest, ListEventsRequest,
-    ListProceduresRequest, MigrateRegionRequest, Region, SetFailoverRequest,
+    CheckStoreRequest, CordonNodeRequest, DrainNodeRequest, Event, GetFailoverRequest, GetRequest,
+    ListEventsRequest, ListProceduresRequest, MigrateRegionRequest, PutRequest, Region, SetFailoverRequest,
 };
 use metasrv_tests::chaos::region::book::Book;
 use metasrv_tests::chaos::region::intervals::Intervals;
 use metasrv_tests::chaos::region::storage::{inspect, missing};
 use metasrv_tests::chaos::region::writer::Writers;
 use metasrv_tests::cluster::{Builder, Cluster};
+use metasrv_tests::replica::channel;
 use metasrv_tests::wait::{eventually, throughout};
+use rustix::process::Signal;
 use tonic::Code;
 
 const LONG: Duration = Duration::from_secs(30);
@@ -111,18 +114,23 @@ impl Written {
         let lost = self.writers.check(&self.writers.regions()).await.unwrap();
         assert!(lost.is_empty(), "{lost:?}");
         let told = self.writers.stop().await;
-        let mut intervals = Intervals::default();
-        let file = |id: u64| self.cluster.directory().join(format!("datanode-{id}.intervals"));
-        let files: Vec<_> = self.cluster.datanodes.iter().map(|node| file(node.id)).collect();
-        intervals.read(&files).unwrap();
-        assert!(intervals.writes() > 0);
-        assert_eq!(intervals.overlapping(), Vec::<String>::new());
+        assert_eq!(intervals(&self.cluster).overlapping(), Vec::<String>::new());
         let shared = self.cluster.directory().join("regions");
         // Ends every process: nobody writes while the files are read.
         let mut cluster = self.cluster;
         cluster.datanodes.clear();
         assert_eq!(missing(&inspect(&shared).unwrap(), &told).unwrap(), Vec::<String>::new());
     }
+}
+
+/// What the datanodes noted of their writes.
+fn intervals(cluster: &Cluster) -> Intervals {
+    let mut intervals = Intervals::default();
+    let file = |id: u64| cluster.directory().join(format!("datanode-{id}.intervals"));
+    let files: Vec<_> = cluster.datanodes.iter().map(|node| file(node.id)).collect();
+    intervals.read(&files).unwrap();
+    assert!(intervals.writes() > 0);
+    intervals
 }
 
 fn kinds(events: &[Event]) -> Vec<&str> {
@@ -275,6 +283,39 @@ async fn a_cordoned_node_gets_no_more_regions_and_keeps_its_own() {
     written.cordon(1, false).await;
     assert_eq!(written.cluster.create_regions(1, None).await[0].node_id, 1, "it has the fewest");
     written.finish().await;
+}
+
+/// Goal: what all of these tests conclude from would show it if two nodes wrote to a region at the same time. Method: a datanode
+/// that is stopped until its regions are written to elsewhere, and wakes while no replica can tell it so. As it is, it
+/// refuses a put; a faulty one takes it, the notes say so, and nobody has it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_datanode_that_writes_without_a_right_is_found() {
+    for faulty in [false, true] {
+        let builder = if faulty { short_leases().faulty_datanodes() } else { short_leases() };
+        let mut written = Written::start(builder, 4).await;
+        let lost = written.on(1).await;
+        written.cluster.datanode(1).process().signal(Signal::STOP);
+        written.writers.written(&lost).await.unwrap();
+        let region_id = *lost.keys().next().unwrap();
+        let (new_owner, _) = written.routes().await[&region_id];
+        written.cluster.replicas[0].kill();
+        written.cluster.datanode(1).process().signal(Signal::CONT);
+        let addr = written.cluster.datanode(1).addr();
+        let put = PutRequest { region_id, key: b"late".to_vec(), value: b"1".to_vec() };
+        let answer = KeyValueClient::new(channel(&addr)).put(put).await;
+        assert_eq!(
+            answer.as_ref().map_err(tonic::Status::code).err(),
+            (!faulty).then_some(Code::FailedPrecondition)
+        );
+        written.writers.stop().await;
+        let overlapping = intervals(&written.cluster).overlapping();
+        assert_eq!(!overlapping.is_empty(), faulty, "{overlapping:?}");
+        // What it took is nowhere.
+        let addr = written.cluster.datanode(new_owner).addr();
+        let get = GetRequest { region_id, key: b"late".to_vec() };
+        let found = KeyValueClient::new(channel(&addr)).get(get).await.unwrap().into_inner();
+        assert_eq!(found.value, None);
+    }
 }
 
 /// Goal: while failovers are paused nothing is taken from a datanode that is gone, and the leader says why; when the pause

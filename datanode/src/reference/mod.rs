@@ -13,11 +13,13 @@
 //! | `health.rs` | a probe for images without a shell |
 //! | `inspect.rs` | what the regions' files say about who wrote what |
 //! | `write_intervals.rs` | a witness for tests: when was written, by whom |
+//! | `kept_rights.rs` | a node that breaks the rule, for a test of the tests |
 //! | `service.rs` | the gRPC service `KeyValue` |
 
 mod directory;
 mod health;
 mod inspect;
+mod kept_rights;
 mod options;
 mod record;
 mod region;
@@ -205,7 +207,7 @@ async fn run(settings: Settings, incarnation: Option<Incarnation>) -> Result<(),
             .map_err(|error| format!("{} (--write-intervals): {error}", path.display()))
     });
     let owner = Owner { node, directory: directory.identity() };
-    let regions = Arc::new(Regions::new(shared, owner, intervals.transpose()?));
+    let regions = Arc::new(Regions::new(shared, owner, intervals.transpose()?, settings.write_without_right));
     let mut client_config = settings.client;
     client_config.installation = directory.installation().map_err(|error| error.to_string())?;
     let client = MetaClient::try_new(client_config).map_err(|error| error.to_string())?;

@@ -50,6 +50,9 @@ pub struct Options {
     /// Note every acknowledged write in this file, for tests
     #[arg(long, env = "DATANODE_WRITE_INTERVALS", value_name = "FILE")]
     write_intervals: Option<PathBuf>,
+    /// Write on when the right to has ended, whatever the storage says: a test sees to it that this is noticed
+    #[arg(long, hide = true)]
+    write_without_right: bool,
     /// Run under a small parent that certifies this process's end to metasrv and starts it again
     #[arg(long, env = "DATANODE_SUPERVISED")]
     supervised: bool,
@@ -84,6 +87,8 @@ pub struct Settings {
     pub weight: u32,
     /// Where acknowledged writes are noted.
     pub write_intervals: Option<PathBuf>,
+    /// Breaks the rule, for a test of the tests.
+    pub write_without_right: bool,
     /// Under a parent.
     pub supervised: bool,
     /// Time between two heartbeats at first.
@@ -161,6 +166,7 @@ impl Options {
             host: self.host,
             weight: self.weight,
             write_intervals: self.write_intervals,
+            write_without_right: self.write_without_right,
             supervised: self.supervised,
             heartbeat_interval: self.heartbeat_interval,
             log_level: self.log_level,

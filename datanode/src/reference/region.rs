@@ -199,6 +199,14 @@ impl RegionStore {
         self.append(guard.epoch(), key, value, || guard.check())
     }
 
+    /// What no node may do: writes whoever leads and whatever the clock says. See `kept_rights.rs`.
+    ///
+    /// # Errors
+    /// [`KeyValueError`].
+    pub fn put_without_right(&self, key: &[u8], value: &[u8]) -> Result<(), KeyValueError> {
+        self.write(&mut self.log(), key, value).map(|_| ())
+    }
+
     fn append(
         &self,
         epoch: Epoch,

@@ -12,6 +12,7 @@ use datanode::{
 };
 use tokio::sync::Semaphore;
 
+use super::kept_rights::KeptRights;
 use super::record::Owner;
 use super::region::{KeyValueError, RegionStore, Scanned};
 use super::write_intervals::WriteIntervals;
@@ -36,6 +37,8 @@ pub struct Regions {
     open: RwLock<BTreeMap<RegionId, Arc<Region>>>,
     at_work: Semaphore,
     intervals: Option<Arc<WriteIntervals>>,
+    /// Those of a node that is faulty on purpose.
+    kept_rights: Option<KeptRights>,
 }
 
 /// The regions' stores. There is one for each region: a request may still use it when its region was closed meanwhile.
@@ -47,11 +50,12 @@ struct Files {
 
 impl Regions {
     /// No region is open; they are on this directory, and written in the name of this owner. What is acknowledged is
-    /// noted in `intervals`.
-    pub fn new(shared: PathBuf, owner: Owner, intervals: Option<WriteIntervals>) -> Regions {
+    /// noted in `intervals`. A faulty node writes without a right.
+    pub fn new(shared: PathBuf, owner: Owner, intervals: Option<WriteIntervals>, faulty: bool) -> Regions {
         let files = Arc::new(Files { shared, owner, in_use: Mutex::default() });
         let intervals = intervals.map(Arc::new);
-        Regions { files, open: RwLock::default(), at_work: Semaphore::new(AT_WORK), intervals }
+        let kept_rights = faulty.then(KeptRights::default);
+        Regions { files, open: RwLock::default(), at_work: Semaphore::new(AT_WORK), intervals, kept_rights }
     }
 
     /// Writes one pair.
@@ -63,16 +67,26 @@ impl Regions {
         let region = self.region(id)?;
         region.writes.fetch_add(1, Ordering::Relaxed);
         let intervals = self.intervals.clone();
+        let faulty = self.kept_rights.as_ref().inspect(|kept| kept.keep(&guard)).is_some();
         // The guard ends with the write, also where nobody waits for the answer any more.
         self.on_store(&region, move |store| {
-            store.put(&guard, &key, &value)?;
+            match faulty {
+                false => store.put(&guard, &key, &value)?,
+                true => store.put_without_right(&key, &value)?,
+            }
             let Some(intervals) = intervals else { return Ok(()) };
             // The right was there at some moment before now, and never later than its end.
-            let until = SystemClock.now().min(guard.until());
+            let now = SystemClock.now();
+            let until = if faulty { now } else { now.min(guard.until()) };
             let noted = intervals.note(id, epoch, from, until);
             noted.map_err(|error| KeyValueError::Storage(format!("--write-intervals: {error}")))
         })
         .await
+    }
+
+    /// A right to a region that has ended, on a node that is faulty on purpose.
+    pub fn kept_right(&self, region: RegionId) -> Option<WriteGuard> {
+        self.kept_rights.as_ref()?.of(region)
     }
 
     /// Reads one value, as far as this node has read the region.
@@ -216,7 +230,7 @@ mod tests {
     async fn a_region_is_opened_closed_and_opened_again_also_while_its_file_is_in_use() {
         let place = tempfile::tempdir().unwrap();
         let owner = Owner { node: 1, directory: 1 };
-        let regions = Regions::new(place.path().to_owned(), owner, None);
+        let regions = Regions::new(place.path().to_owned(), owner, None, false);
         let region = RegionId(1);
         regions.open(region, OpenOptions::leader(Epoch(1))).await.unwrap();
         regions.open(region, OpenOptions::leader(Epoch(2))).await.expect("a higher epoch of an open region");
@@ -236,7 +250,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_region_moves_from_one_node_to_another() {
         let place = tempfile::tempdir().unwrap();
-        let node = |node| Regions::new(place.path().to_owned(), Owner { node, directory: node }, None);
+        let node = |node| Regions::new(place.path().to_owned(), Owner { node, directory: node }, None, false);
         let (from, to) = (node(1), node(2));
         let region = RegionId(1);
         from.open(region, OpenOptions::leader(Epoch(5))).await.unwrap();

@@ -68,7 +68,10 @@ impl KeyValue for KeyValueService {
         let PutRequest { region_id, key, value } = request.into_inner();
         limited("key", &key, KEY_BYTES)?;
         limited("value", &value, VALUE_BYTES)?;
-        let guard = self.keeper.write_guard(region(region_id)?).map_err(|error| status(error.into()))?;
+        let region = region(region_id)?;
+        let guard = self.keeper.write_guard(region);
+        let guard = guard.or_else(|error| self.regions.kept_right(region).ok_or(error));
+        let guard = guard.map_err(|error| status(error.into()))?;
         let epoch = guard.epoch().0;
         self.regions.put(guard, key, value).await.map_err(status)?;
         Ok(Response::new(PutResponse { epoch }))
