@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use metasrv_proto::meta::Role;
+use metasrv_tls::ClientTls;
 use tonic::transport::Uri;
 
 use crate::back_off::BackOff;
@@ -22,6 +23,8 @@ pub struct MetaClientConfig {
     /// Identity of the installation this node belongs to, where it is known from an earlier run. 0: take the first
     /// one that is heard, and keep to it.
     pub installation: u64,
+    /// How connections are secured: whose certificates are accepted, and which one is shown. `None`: they are plain.
+    pub tls: Option<ClientTls>,
     /// Deadlines.
     pub timeouts: Timeouts,
     /// When a silent connection counts as lost.
@@ -47,6 +50,7 @@ impl MetaClientConfig {
             cluster_id: 0,
             member_id,
             installation: 0,
+            tls: None,
             timeouts: Timeouts::default(),
             keep_alive: KeepAlive::default(),
             stagger: Duration::from_millis(50),
@@ -179,7 +183,7 @@ pub fn parse_address(address: &str) -> Result<String, String> {
     let bare = address.trim().strip_prefix("http://").unwrap_or(address.trim());
     if bare.contains("://") {
         return Err(
-            "is not host:port: the connection is plain HTTP/2, other schemes are not known".to_owned()
+            "is not host:port: no scheme belongs before it; whether connections are secured, the settings of TLS say".to_owned()
         );
     }
     let uri: Uri = format!("http://{}", bare.trim_end_matches('/'))

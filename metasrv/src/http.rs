@@ -11,14 +11,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Query, State};
+use axum::extract::{Query, Request, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use metasrv_core::time::Clock as _;
+use metasrv_tls::{Clients, ServerTls};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -69,6 +72,14 @@ pub trait HealthSource: Send + Sync {
     fn checks(&self) -> Vec<Check>;
 }
 
+/// Where it is served: plain, or with TLS; then whether a client's certificate is looked at.
+pub struct Port {
+    /// The port.
+    pub listener: TcpListener,
+    /// How hands are shaken on it.
+    pub tls: Option<(ServerTls, Clients)>,
+}
+
 struct Shared {
     source: Arc<dyn HealthSource>,
     metrics: Arc<Metrics>,
@@ -76,12 +87,13 @@ struct Shared {
 
 /// Serves until `shutdown` resolves, then lets responses under way end.
 pub async fn serve<S: HealthSource + 'static>(
-    listener: TcpListener,
+    port: Port,
     source: Arc<S>,
     metrics: Arc<Metrics>,
     faults: Option<Faults>,
     shutdown: impl Future<Output = ()>,
 ) {
+    let Port { listener, tls } = port;
     let mut router = router(source, metrics);
     if let Some(faults) = faults {
         router = router.merge(faults_router(faults));
@@ -100,9 +112,12 @@ pub async fn serve<S: HealthSource + 'static>(
             Some(_) = connections.join_next() => {}
             (place, accepted) = accepted => match (place, accepted) {
                 (Ok(place), Ok((stream, _))) => {
-                    let router = router.clone();
+                    let (router, tls) = (router.clone(), tls.clone());
                     connections.spawn(async move {
-                        answer(stream, router).await;
+                        match tls {
+                            None => answer(stream, router).await,
+                            Some((tls, clients)) => answer_securely(&tls, clients, stream, router).await,
+                        }
                         drop(place);
                     });
                 }
@@ -154,8 +169,26 @@ fn fault(query: &Query<HashMap<String, String>>, begin: impl FnOnce(Duration)) -
     text(StatusCode::OK, "ok\n".to_owned())
 }
 
+/// Shakes hands first. Whoever shows no certificate where they are looked at is told whether this replica is well, and no more.
+async fn answer_securely(tls: &ServerTls, clients: Clients, stream: TcpStream, router: Router) {
+    let (stream, identity) = match tokio::time::timeout(HEADER_TIMEOUT, tls.accept(stream)).await {
+        Ok(Ok(shaken)) => shaken,
+        Ok(Err(error)) => return tracing::debug!(%error, "an HTTP connection: no handshake"),
+        Err(_) => return tracing::debug!("an HTTP connection: no handshake in time"),
+    };
+    let is_known = clients == Clients::None || identity.is_some();
+    answer(stream, if is_known { router } else { router.layer(from_fn(only_probes)) }).await;
+}
+
+async fn only_probes(request: Request, next: Next) -> Response {
+    match request.uri().path() {
+        "/livez" | "/readyz" => next.run(request).await,
+        _ => text(StatusCode::FORBIDDEN, "a client certificate is needed here\n".to_owned()),
+    }
+}
+
 /// One connection, to its end. How it ends concerns only the one who made it.
-async fn answer(stream: TcpStream, router: Router) {
+async fn answer<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: IO, router: Router) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
@@ -263,7 +296,8 @@ mod tests {
         let addr = listener.local_addr().unwrap();
         let source = Arc::new(Switch::default());
         let (stop, stopped) = oneshot::channel::<()>();
-        tokio::spawn(serve(listener, Arc::clone(&source), Arc::new(Metrics::new()), faults, async {
+        let port = Port { listener, tls: None };
+        tokio::spawn(serve(port, Arc::clone(&source), Arc::new(Metrics::new()), faults, async {
             let _ = stopped.await;
         }));
         Server { addr, source, _stop: stop }
@@ -337,7 +371,7 @@ mod tests {
         let addr = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let serving = tokio::spawn(serve(
-            listener,
+            Port { listener, tls: None },
             Arc::new(Switch::default()),
             Arc::new(Metrics::new()),
             None,

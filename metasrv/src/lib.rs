@@ -1,5 +1,6 @@
 //! The metadata server. ARCHITECTURE.md at the top of the repository has the map.
 
+pub mod certificates;
 pub mod clock;
 pub mod command;
 pub mod config;

@@ -193,6 +193,10 @@ metrics! {
         "Requests to etcd, by operation and outcome.";
     etcd_request_duration: HistogramVec ["operation"] "metasrv_etcd_request_duration_seconds"
         "Time that requests to etcd take, by operation.";
+    tls_refused: IntCounterVec ["reason"] "metasrv_tls_refused_total"
+        "Connections and calls refused because of their certificate, by the reason.";
+    tls_certificate_expiry: IntGauge [] "metasrv_tls_certificate_expiry_timestamp_seconds"
+        "When this replica's own certificate ends, in seconds since 1970; 0 without TLS.";
     admin_requests: IntCounterVec ["method", "code"] "metasrv_admin_requests_total"
         "Calls of the Admin and Operations services, by method and gRPC status.";
 }

@@ -11,6 +11,7 @@
 //! | `space.rs` | an etcd out of space, and room again |
 //! | `cluster.rs` | etcd, replicas and datanodes together |
 //! | `replica.rs` | one metasrv, and what can be asked of it |
+//! | `secured.rs` | a cluster with certificates on both sides of every connection |
 //! | `node.rs` | a heartbeat peer on the bare generated client, with or without our extensions |
 //! | `fleet.rs` | many of them, keeping count of their leases |
 //! | `metactl.rs` | metactl as a script runs it |
@@ -40,5 +41,6 @@ pub mod ports;
 pub mod process;
 pub mod replica;
 pub mod scale;
+pub mod secured;
 pub mod space;
 pub mod wait;

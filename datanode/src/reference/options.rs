@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use metasrv_client::{MetaClientConfig, parse_address};
 use metasrv_proto::meta::Role;
+use metasrv_tls::{ClientTls, TlsFiles};
 
 /// Bytes of a label: metasrv accepts no more.
 const LABEL_BYTES: usize = 256;
@@ -56,6 +57,15 @@ pub struct Options {
     /// Run under a small parent that certifies this process's end to metasrv and starts it again
     #[arg(long, env = "DATANODE_SUPERVISED")]
     supervised: bool,
+    /// Authorities of metasrv's certificates (PEM): connections to it are TLS then
+    #[arg(long, env = "DATANODE_TLS_CA", value_name = "FILE")]
+    tls_ca: Option<PathBuf>,
+    /// This node's certificate, which names its id (PEM)
+    #[arg(long, env = "DATANODE_TLS_CERTIFICATE", value_name = "FILE")]
+    tls_certificate: Option<PathBuf>,
+    /// The certificate's private key (PEM)
+    #[arg(long, env = "DATANODE_TLS_KEY", value_name = "FILE")]
+    tls_key: Option<PathBuf>,
     /// Namespace of node ids
     #[arg(long, env = "DATANODE_CLUSTER_ID", value_name = "N", default_value_t = 0)]
     cluster_id: u64,
@@ -152,11 +162,22 @@ impl Options {
                 text
             }
         };
+        let tls = match TlsFiles::of(self.tls_ca, self.tls_certificate, self.tls_key) {
+            Ok(files) => files.map(ClientTls::new).transpose().unwrap_or_else(|error| {
+                problems.push(format!("--tls-ca, --tls-certificate, --tls-key: {error}"));
+                None
+            }),
+            Err(_) => {
+                problems.push("--tls-ca, --tls-certificate and --tls-key: must be set together".to_owned());
+                None
+            }
+        };
         if !problems.is_empty() {
             return Err(problems);
         }
         let mut client = MetaClientConfig::new(self.metasrv, Role::Datanode, self.node_id);
         client.cluster_id = self.cluster_id;
+        client.tls = tls;
         Ok(Settings {
             grpc_addr: self.grpc_addr,
             advertise_addr,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use metasrv_core::timing::Timing;
 
 use super::source::{Settings, Value};
+use super::tls;
 use super::{Config, LogConfig, LogFormat, Problem, Problems, StoreConfig};
 
 /// Names stand in keys, logs and metrics; no host name's label is longer.
@@ -31,6 +32,8 @@ pub fn check(settings: &mut Settings, problems: Vec<Problem>) -> Result<Config, 
     let store = checker.store();
     let prefix = checker.prefix();
     let timing = checker.timing();
+    let replicas_tls = tls::of_replicas(&mut checker);
+    let etcd_tls = tls::of_etcd(&mut checker, store.as_ref());
     let log = checker.log();
     match (name, grpc_addr, http_addr, advertise_addr, store, prefix, timing, log) {
         (
@@ -42,9 +45,18 @@ pub fn check(settings: &mut Settings, problems: Vec<Problem>) -> Result<Config, 
             Some(prefix),
             Some(timing),
             Some(log),
-        ) if checker.problems.is_empty() => {
-            Ok(Config { name, grpc_addr, http_addr, advertise_addr, store, prefix, timing, log })
-        }
+        ) if checker.problems.is_empty() => Ok(Config {
+            name,
+            grpc_addr,
+            http_addr,
+            advertise_addr,
+            store,
+            prefix,
+            timing,
+            tls: replicas_tls,
+            etcd_tls,
+            log,
+        }),
         _ => Err(Problems(checker.problems)),
     }
 }
@@ -59,17 +71,17 @@ pub fn loopback_of(listening: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listening.port())
 }
 
-struct Checker<'a> {
+pub(super) struct Checker<'a> {
     settings: &'a mut Settings,
     problems: Vec<Problem>,
 }
 
 impl Checker<'_> {
-    fn wrong(&mut self, name: &str, rule: impl Into<String>) {
+    pub(super) fn wrong(&mut self, name: &str, rule: impl Into<String>) {
         self.problems.push(Problem { subject: self.settings.subject(name), rule: rule.into() });
     }
 
-    fn text(&self, name: &str) -> Option<String> {
+    pub(super) fn text(&self, name: &str) -> Option<String> {
         self.settings.get(name).map(|value| value.text.clone())
     }
 
@@ -164,12 +176,13 @@ impl Checker<'_> {
             value.text.split(',').map(|part| part.trim().trim_end_matches('/').to_owned()).collect();
         let mut sound = true;
         for endpoint in &endpoints {
-            let reached = endpoint.strip_prefix("http://").and_then(host_and_port);
+            let bare = endpoint.strip_prefix("http://").or(endpoint.strip_prefix("https://"));
+            let reached = bare.and_then(host_and_port);
             if reached.is_none() {
                 sound = false;
                 self.wrong(
                     "etcd-endpoints",
-                    format!("{endpoint:?} must be http://HOST:PORT, such as http://127.0.0.1:2379"),
+                    format!("{endpoint:?} must be http://HOST:PORT or https://HOST:PORT, such as http://127.0.0.1:2379"),
                 );
             }
         }

@@ -5,11 +5,13 @@
 //! | `mod.rs` | [`Config`], as the server takes it |
 //! | `setting.rs` | the list of settings: name, default, meaning |
 //! | `source.rs` | flag, environment, file, default: the first that speaks decides |
+//! | `tls.rs` | the settings of TLS |
 //! | `check.rs` | from text to values, with everything that is wrong reported at once |
 
 mod check;
 pub mod setting;
 pub mod source;
+mod tls;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -17,6 +19,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use metasrv_core::timing::Timing;
+use metasrv_tls::{Clients, TlsFiles};
 
 use setting::Flags;
 use source::Settings;
@@ -40,8 +43,23 @@ pub struct Config {
     pub prefix: String,
     /// Leases and intervals.
     pub timing: Timing,
+    /// TLS of its ports and of its way to other replicas. `None`: they are plain.
+    pub tls: Option<TlsConfig>,
+    /// TLS of its way to etcd.
+    pub etcd_tls: Option<TlsFiles>,
     /// What is logged, and how.
     pub log: LogConfig,
+}
+
+/// TLS of a replica.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TlsConfig {
+    /// Its certificate, and the authorities of others.
+    pub files: TlsFiles,
+    /// What is wanted of who connects.
+    pub clients: Clients,
+    /// Whether the HTTP port takes TLS as well.
+    pub http: bool,
 }
 
 /// What keeps a replica's state.
@@ -49,7 +67,7 @@ pub struct Config {
 pub enum StoreConfig {
     /// etcd; replicas elect a leader.
     Etcd {
-        /// `http://host:port` of each member.
+        /// `http://host:port` of each member, or `https://host:port`.
         endpoints: Vec<String>,
     },
     /// A local file; there is one replica, which leads.

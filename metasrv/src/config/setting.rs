@@ -56,6 +56,39 @@ pub const SETTINGS: &[Setting] = &[
         "How long a datanode may write to a region without renewal",
     ),
     setting(
+        "tls-ca",
+        "FILE",
+        None,
+        "Authorities of the certificates of nodes, operators and other replicas (PEM)",
+    ),
+    setting(
+        "tls-certificate",
+        "FILE",
+        None,
+        "This replica's certificate, for its ports and for other replicas (PEM)",
+    ),
+    setting("tls-key", "FILE", None, "The certificate's private key (PEM)"),
+    setting(
+        "tls-clients",
+        "WHAT",
+        Some("required"),
+        "required: who connects needs a certificate; none: nobody does",
+    ),
+    setting(
+        "tls-http",
+        "on|off",
+        Some("on"),
+        "Whether the HTTP port takes TLS as well, where the gRPC port does",
+    ),
+    setting(
+        "etcd-tls-ca",
+        "FILE",
+        None,
+        "Authorities of etcd's certificates, where its addresses are https (PEM)",
+    ),
+    setting("etcd-tls-certificate", "FILE", None, "The certificate that etcd is shown (PEM)"),
+    setting("etcd-tls-key", "FILE", None, "That certificate's private key (PEM)"),
+    setting(
         "log-level",
         "LEVEL",
         Some("info"),
@@ -137,13 +170,17 @@ impl clap::FromArgMatches for Flags {
     }
 }
 
-/// The file and the HTTP address: all that a health probe needs to know.
+/// What a health probe needs to know: where to ask, and how hands are shaken there.
+const OF_PROBES: [&str; 7] =
+    ["grpc-addr", "http-addr", "advertise-addr", "tls-ca", "tls-certificate", "tls-key", "tls-http"];
+
+/// The file and what a health probe needs to know.
 #[derive(Clone, Default, Debug)]
 pub struct HttpFlags(pub Flags);
 
 impl clap::Args for HttpFlags {
     fn augment_args(command: Command) -> Command {
-        augment(command, Setting::named("http-addr").into_iter())
+        augment(command, SETTINGS.iter().filter(|setting| OF_PROBES.contains(&setting.name)))
     }
 
     fn augment_args_for_update(command: Command) -> Command {

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use etcd_client::{Channel, Client, Error};
 use metasrv_core::time::Clock as _;
+use metasrv_tls::ClientTls;
+use metasrv_tls::client::Connector;
 use tonic::transport::Endpoint;
 
 use super::members::Members;
@@ -34,6 +36,7 @@ pub struct EtcdConnection {
     /// The endpoint that answered last.
     current: AtomicUsize,
     metrics: Option<Arc<Metrics>>,
+    tls: Option<ClientTls>,
 }
 
 impl EtcdConnection {
@@ -64,11 +67,12 @@ impl EtcdConnection {
         let clients = endpoints.iter().map(|_| tokio::sync::OnceCell::new()).collect();
         // Replicas begin with different members, so that they do not all hang on one.
         let current = AtomicUsize::new(rand::random_range(0..endpoints.len()));
-        Ok(EtcdConnection { endpoints, clients, current, metrics: members.metrics.clone() })
+        let (metrics, tls) = (members.metrics.clone(), members.tls.clone());
+        Ok(EtcdConnection { endpoints, clients, current, metrics, tls })
     }
 
     async fn client(&self, index: usize) -> Result<Client, Error> {
-        let client = self.clients[index].get_or_try_init(|| connect(&self.endpoints[index])).await?;
+        let client = self.clients[index].get_or_try_init(|| self.connect(index)).await?;
         Ok(client.clone())
     }
 
@@ -78,7 +82,17 @@ impl EtcdConnection {
     /// As the client has them.
     pub async fn dedicated(&self) -> Result<(usize, Client), Error> {
         let index = self.current.load(Ordering::Relaxed);
-        Ok((index, connect(&self.endpoints[index]).await?))
+        Ok((index, self.connect(index).await?))
+    }
+
+    /// A client of one endpoint; connects when it is used.
+    async fn connect(&self, index: usize) -> Result<Client, Error> {
+        let endpoint = &self.endpoints[index];
+        let channel = match &self.tls {
+            Some(tls) => endpoint.connect_with_connector_lazy(Connector(tls.clone())),
+            None => endpoint.connect_lazy(),
+        };
+        Client::from_channel(Channel::Tonic(channel), None).await
     }
 
     /// The next call goes to another endpoint, unless somebody has moved on already.
@@ -204,11 +218,6 @@ impl EtcdConnection {
         };
         self.measured(operation, limited).await
     }
-}
-
-/// A client of one endpoint; connects when it is used.
-async fn connect(endpoint: &Endpoint) -> Result<Client, Error> {
-    Client::from_channel(Channel::Tonic(endpoint.connect_lazy()), None).await
 }
 
 /// The key-value client of a connection, ready for large pages.

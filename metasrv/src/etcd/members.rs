@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use metasrv_tls::ClientTls;
+
 use crate::metrics::Metrics;
 
 /// The members of one etcd cluster.
@@ -9,6 +11,8 @@ use crate::metrics::Metrics;
 pub struct Members {
     /// Their addresses, such as `http://10.0.0.1:2379`.
     pub endpoints: Vec<String>,
+    /// How connections are secured, where the addresses begin with `https://`.
+    pub tls: Option<ClientTls>,
     /// Where requests are counted.
     pub metrics: Option<Arc<Metrics>>,
 }

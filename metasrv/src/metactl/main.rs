@@ -22,6 +22,7 @@
 //! | `failover.rs` | `failover …`, `maintenance` |
 //! | `events.rs`, `history.rs` | `events`; `history region` |
 //! | `why.rs` | `why region` |
+//! | `cert.rs` | `cert dev` |
 //! | `fsck.rs` | `fsck` |
 //! | `output.rs` | rows as a table, as JSON, as JSON lines |
 //! | `text.rs` | times, ages and random numbers as text |
@@ -29,6 +30,7 @@
 //!
 //! The names in its output are a contract; docs/metactl.md lists them.
 
+mod cert;
 mod cli;
 mod confirm;
 mod events;
@@ -59,8 +61,8 @@ use clap::{CommandFactory as _, Parser as _};
 use clap_complete::Shell;
 
 use cli::{
-    Cli, Command, HistoryCommand, LeaderCommand, MemberCommand, NodeCommand, PlanCommand, ProcedureCommand,
-    RegionCommand, RouteCommand, WhyCommand,
+    CertCommand, Cli, Command, HistoryCommand, LeaderCommand, MemberCommand, NodeCommand, PlanCommand,
+    ProcedureCommand, RegionCommand, RouteCommand, WhyCommand,
 };
 use exit::{Exit, Failure};
 use session::Session;
@@ -92,6 +94,9 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     if let Command::Completions { shell } = cli.command {
         return completions(shell);
     }
+    if let Command::Cert { command: CertCommand::Dev(dev) } = &cli.command {
+        return cert::dev(dev);
+    }
     confirm::ask(&cli.command)?;
     let session = Session::start(&cli.global)?;
     match cli.command {
@@ -120,6 +125,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Fsck => fsck::check(&session).await,
         Command::Wait { condition } => wait::until(&session, condition).await,
         Command::Completions { shell } => completions(shell),
+        Command::Cert { command: CertCommand::Dev(dev) } => cert::dev(&dev),
     }
 }
 

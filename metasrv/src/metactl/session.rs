@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use metasrv_client::{AdminClient, BackOff, ClientError, MetaClient, MetaClientConfig, OperationsClient};
 use metasrv_proto::meta::Role;
+use metasrv_tls::{ClientTls, TlsFiles};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
@@ -61,6 +62,18 @@ pub enum Waited<T> {
     Interrupted(String),
 }
 
+/// How connections are secured, by the global flags.
+fn tls(global: &Global) -> Result<Option<ClientTls>, Failure> {
+    let Global { tls_ca, tls_certificate, tls_key, .. } = global;
+    let files = TlsFiles::of(tls_ca.clone(), tls_certificate.clone(), tls_key.clone()).map_err(|_| {
+        Failure::new(Exit::Usage, "--tls-ca, --tls-certificate and --tls-key: set all of them".to_owned())
+    })?;
+    let made = files.map(ClientTls::new).transpose();
+    made.map_err(|error| {
+        Failure::new(Exit::Usage, format!("--tls-ca, --tls-certificate, --tls-key: {error}"))
+    })
+}
+
 impl Session {
     /// Takes the global flags. Nothing is connected yet.
     pub fn start(global: &Global) -> Result<Session, Failure> {
@@ -70,6 +83,7 @@ impl Session {
         timeouts.admin = limit;
         timeouts.ask = timeouts.ask.min(limit);
         timeouts.connect = timeouts.connect.min(limit);
+        config.tls = tls(global)?;
         let client = MetaClient::try_new(config).map_err(ClientError::from)?;
         let deadline = Instant::now() + limit;
         Ok(Session { client, format: global.output, told: global.timeout, limit, deadline })

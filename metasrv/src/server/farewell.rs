@@ -131,6 +131,7 @@ pub fn reason(status: &Status) -> &'static str {
         tonic::Code::ResourceExhausted => "resource_exhausted",
         tonic::Code::DeadlineExceeded => "too_slow",
         tonic::Code::Aborted => "replaced",
+        tonic::Code::PermissionDenied => "identity",
         _ => "internal",
     }
 }

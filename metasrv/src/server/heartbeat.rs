@@ -12,6 +12,7 @@ use metasrv_proto::{PROTOCOL_VERSION, meta};
 use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::admission::{Admission, peer};
 use super::limits;
 use super::stream;
 use crate::election::ElectionHandle;
@@ -21,6 +22,7 @@ use crate::leader::Leader;
 use crate::metrics::Metrics;
 use crate::mirror::Mirror;
 use crate::observer::View;
+use crate::peer::Peers;
 use crate::wire;
 
 /// A question for the leader waits so long for one to be known: several times as long as a change of leader takes, also
@@ -49,6 +51,10 @@ pub struct Shared {
     pub election: Option<ElectionHandle>,
     /// Faults that somebody asked for; none in a replica that was not started for that.
     pub faults: Faults,
+    /// The way to other replicas.
+    pub peers: Peers,
+    /// Who may do what.
+    pub admission: Admission,
 }
 
 impl Shared {
@@ -111,7 +117,8 @@ impl Heartbeat for HeartbeatService {
         &self,
         request: Request<Streaming<HeartbeatRequest>>,
     ) -> Result<Response<ResponseStream>, Status> {
-        Ok(Response::new(Box::pin(stream::open(Arc::clone(&self.shared), request.into_inner()))))
+        let who = peer(&request);
+        Ok(Response::new(Box::pin(stream::open(Arc::clone(&self.shared), who, request.into_inner()))))
     }
 
     async fn ask_leader(

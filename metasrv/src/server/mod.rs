@@ -11,6 +11,9 @@
 //! | `admin.rs` | the `Admin` service |
 //! | `listing.rs`, `regions.rs` | what its lists say; those of regions, a message at a time |
 //! | `operations.rs`, `operations/` | the `Operations` service |
+//! | `secure.rs` | TLS: ports, the way to others, who is admitted |
+//! | `incoming.rs` | connections with TLS, before the server sees them |
+//! | `admission.rs` | who may do what, by certificate |
 //! | `refusal.rs` | what both services refuse in the same words |
 //! | `routes.rs` | the `Routes` service |
 //! | `reflection.rs` | gRPC reflection |
@@ -20,12 +23,14 @@
 //! | `transfer.rs` | a planned change of leader |
 
 mod admin;
+mod admission;
 mod check;
 mod coordination;
 mod farewell;
 mod follower;
 mod health;
 mod heartbeat;
+mod incoming;
 mod limits;
 mod listing;
 mod operations;
@@ -34,6 +39,7 @@ mod refusal;
 mod regions;
 mod replica;
 mod routes;
+mod secure;
 mod stream;
 mod supervisor;
 mod timeline;
@@ -41,6 +47,7 @@ mod transfer;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,6 +64,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::TcpIncoming;
 
 use crate::clock::{SystemClock, wall_clock_ms};
@@ -87,6 +95,7 @@ use heartbeat::{HeartbeatService, Shared};
 use operations::OperationsService;
 use replica::ReplicaService;
 use routes::RoutesService;
+use secure::Secure;
 use supervisor::SupervisorService;
 
 /// A replica that was told to end does so within this time. Where etcd does not answer, the last drain, the resignation
@@ -98,6 +107,9 @@ const CLOSING: Duration = Duration::from_secs(2);
 
 /// HTTP/2 pings find a peer that fell silent.
 const HTTP2_KEEPALIVE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(5));
+
+/// The gRPC server at work.
+type Serving = Pin<Box<dyn Future<Output = Result<(), tonic::transport::Error>> + Send>>;
 
 /// Why a replica did not run, or did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -132,6 +144,9 @@ pub enum ServeError {
     /// The gRPC server failed.
     #[error("the gRPC server failed: {0}")]
     Grpc(#[from] tonic::transport::Error),
+    /// Certificates cannot be used.
+    #[error("cannot use the certificates: {0}")]
+    Tls(#[from] metasrv_tls::TlsError),
     /// Signals cannot be received.
     #[error("cannot receive signals: {0}")]
     Signals(std::io::Error),
@@ -182,11 +197,12 @@ pub async fn serve(
     faults: Option<Faults>,
     shutdown: watch::Receiver<bool>,
 ) -> Result<(), ServeError> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let metrics = Arc::new(Metrics::new());
+    let secure = Secure::of(&config, &clock, &metrics)?;
     let grpc = listen("grpc-addr", config.grpc_addr).await?;
     let http = listen("http-addr", config.http_addr).await?;
     let own_listener = loopback_of(config.grpc_addr).to_string();
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let metrics = Arc::new(Metrics::new());
     let keys = Keys::new(&config.prefix);
     let (seen, leader) = watch::channel(None);
     let (view_sender, view) = watch::channel(View::of_replica(&config.advertise_addr));
@@ -223,11 +239,16 @@ pub async fn serve(
     let (store, mut coordination) = match &config.store {
         StoreConfig::Etcd { endpoints } => {
             let unusable = |error: StoreError| ServeError::Endpoints(error.to_string());
-            let members = Members { endpoints: endpoints.clone(), metrics: Some(Arc::clone(&metrics)) };
+            let members = Members {
+                endpoints: endpoints.clone(),
+                metrics: Some(Arc::clone(&metrics)),
+                tls: secure.etcd.clone(),
+            };
             let store: Arc<dyn Store> = Arc::new(EtcdStore::new(&members).map_err(unusable)?);
             let election = Arc::new(EtcdElection::new(&members).map_err(unusable)?);
             let (answering, answers) = watch::channel(None);
-            tasks.spawn(probe::probe(own_listener.clone(), Arc::clone(&clock), answering));
+            let oneself = secure.peers.to_oneself(&config.advertise_addr);
+            tasks.spawn(probe::probe(oneself, own_listener.clone(), Arc::clone(&clock), answering));
             let vitals =
                 VitalSigns { answers, view: view.clone(), faults: faults.clone().unwrap_or_default() };
             let (elector, handle) = Elector::new(Arc::clone(&election), candidate(&store), seen, vitals);
@@ -238,6 +259,7 @@ pub async fn serve(
                 keys.clone(),
                 Arc::clone(&clock),
                 Arc::clone(&metrics),
+                secure.peers.clone(),
                 longest,
             );
             tasks.spawn(Arc::clone(&standby).watch(view.clone()));
@@ -282,6 +304,8 @@ pub async fn serve(
         metrics: Arc::clone(&metrics),
         election: coordination.handle(),
         faults: faults.clone().unwrap_or_default(),
+        peers: secure.peers.clone(),
+        admission: secure.admission.clone(),
     });
     let health = Arc::new(ReplicaHealth::new(Arc::clone(&shared), shutdown.clone()));
     let operations = OperationsService::new(Arc::clone(&shared), Arc::clone(&store), keys.clone());
@@ -296,29 +320,45 @@ pub async fn serve(
     let pushers = Arc::clone(shared.group.pushers());
     let (reporter, grpc_health) = tonic_health::server::health_reporter();
     tasks.spawn(health::report(Arc::clone(&health), reporter));
+    if let Some(tls) = secure.grpc.clone() {
+        tasks.spawn(secure::keep(tls, Arc::clone(&metrics)));
+    }
+    let http = crate::http::Port { listener: http, tls: secure.http };
     tasks.spawn(crate::http::serve(http, health.clone(), metrics, faults, wait_for(closed.clone())));
-    let server = tonic::transport::Server::builder()
+    let (admission, replicas_only) = (secure.admission.admins(), secure.admission.replicas());
+    let router = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(HTTP2_KEEPALIVE.0))
         .http2_keepalive_timeout(Some(HTTP2_KEEPALIVE.1))
         .add_service(
             HeartbeatServer::new(HeartbeatService::new(shared))
                 .max_decoding_message_size(limits::MESSAGE_BYTES),
         )
-        .add_service(AdminServer::new(admin))
-        .add_service(OperationsServer::new(operations))
+        .add_service(AdminServer::with_interceptor(admin, admission.clone()))
+        .add_service(OperationsServer::with_interceptor(operations, admission))
         .add_service(SupervisorServer::new(supervisor))
         .add_service(RoutesServer::new(RoutesService::new(routes, closed.clone())))
-        .add_optional_service(replica.map(ReplicaServer::new))
+        .add_optional_service(
+            replica.map(|replica| InterceptedService::new(ReplicaServer::new(replica), replicas_only)),
+        )
         .add_service(grpc_health)
-        .add_service(reflection::service())
-        .serve_with_incoming_shutdown(TcpIncoming::from(grpc).with_nodelay(Some(true)), wait_for(closed));
-    tokio::pin!(server);
+        .add_service(reflection::service());
+    let mut server: Serving = match secure.grpc {
+        None => {
+            let incoming = TcpIncoming::from(grpc).with_nodelay(Some(true));
+            Box::pin(router.serve_with_incoming_shutdown(incoming, wait_for(closed)))
+        }
+        Some(tls) => {
+            let (incoming, accepting) = incoming::secured(grpc, tls, secure.refusals);
+            tasks.spawn(accepting);
+            Box::pin(router.serve_with_incoming_shutdown(incoming, wait_for(closed)))
+        }
+    };
 
     tokio::select! {
         biased;
         () = wait_for(shutdown) => {}
         error = coordination.ended() => return Err(error),
-        Some(_) = tasks.join_next() => return Err(ServeError::Task("the observer, the mirror, the board of routes, the standby, the HTTP server or the health report")),
+        Some(_) = tasks.join_next() => return Err(ServeError::Task("the observer, the mirror, the board of routes, the standby, what accepts connections, the HTTP server or the health report")),
         result = &mut server => result?,
     }
     let left = tokio::time::timeout(SHUTDOWN, async {

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
+use super::admission::Peer;
 use super::farewell::{self, End};
 use super::heartbeat::Shared;
 use super::limits::{self, Fixed};
@@ -41,18 +42,21 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 /// Begins to serve a stream; returns its responses.
 pub fn open(
     shared: Arc<Shared>,
+    who: Peer,
     requests: Streaming<HeartbeatRequest>,
 ) -> ReceiverStream<Result<HeartbeatResponse, Status>> {
     let (sender, responses) = mpsc::channel(RESPONSES);
     // It ends with its requests, its reader, or its term; tonic drops the responses when the node is gone.
     let queue = shared.view.clone();
-    tokio::spawn(Stream { shared, sender, session: None, counted: false, queue }.run(requests));
+    tokio::spawn(Stream { shared, who, sender, session: None, counted: false, queue }.run(requests));
     ReceiverStream::new(responses)
 }
 
 /// One node's stream.
 struct Stream {
     shared: Arc<Shared>,
+    /// Whom the certificate of its connection names.
+    who: Peer,
     sender: mpsc::Sender<Result<HeartbeatResponse, Status>>,
     session: Option<Session>,
     /// It is a node's, by its first request, and not a replica's that sends probes.
@@ -233,6 +237,7 @@ impl Stream {
         let (header, sent) = limits::header(request.header.as_ref()).map_err(End::Refused)?;
         let first = self.session.is_none();
         if first {
+            self.shared.admission.node(&self.who, &sent).map_err(End::Refused)?;
             let leading = self.shared.leading_soon().await;
             let Some(leader) = leading else { return self.not_leader(request, sent) };
             if header.installation != 0 && header.installation != leader.installation() {
@@ -307,6 +312,7 @@ impl Stream {
 
     /// A probe makes no session: it is judged by itself, by the same line of handlers, and by the election's pulse.
     fn probe(&self, request: &HeartbeatRequest) -> Result<HeartbeatResponse, End> {
+        self.shared.admission.replica(&self.who).map_err(End::Refused)?;
         let (_, sent) = limits::header(request.header.as_ref()).map_err(End::Refused)?;
         let context = self.context(NodeKey { role: Role::Frontend, ..sent }, None, self.shared.leading());
         let mut response = self.handle(request, &context)?;

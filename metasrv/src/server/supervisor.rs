@@ -12,6 +12,7 @@ use metasrv_proto::admin::supervisor_server::Supervisor;
 use metasrv_proto::admin::{CertifyEndRequest, CertifyEndResponse};
 use tonic::{Request, Response, Status};
 
+use super::admission::peer;
 use super::heartbeat::Shared;
 use super::refusal;
 
@@ -66,6 +67,9 @@ impl Supervisor for SupervisorService {
         &self,
         request: Request<CertifyEndRequest>,
     ) -> Result<Response<CertifyEndResponse>, Status> {
+        let node =
+            NodeKey::datanode(ClusterId(request.get_ref().cluster_id), NodeId(request.get_ref().node_id));
+        self.shared.admission.node(&peer(&request), &node)?;
         let result = self.certify(request.get_ref()).await;
         refusal::counted(&self.shared, "certify_end", result)
     }

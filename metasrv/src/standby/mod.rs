@@ -30,6 +30,7 @@ use crate::keys::Keys;
 use crate::leader::{Resignation, Succession, resign};
 use crate::metrics::Metrics;
 use crate::observer::View;
+use crate::peer::Peers;
 use crate::store::Store;
 
 /// After a revocation, or a failed one, the leader is looked at again after so long.
@@ -45,6 +46,7 @@ pub struct Standby {
     keys: Keys,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
+    peers: Peers,
     suspicion: Mutex<Suspicion>,
 }
 
@@ -56,10 +58,11 @@ impl Standby {
         keys: Keys,
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
+        peers: Peers,
         longest: Duration,
     ) -> Arc<Standby> {
         let suspicion = Mutex::new(Suspicion::new(longest));
-        Arc::new(Standby { election, store, keys, clock, metrics, suspicion })
+        Arc::new(Standby { election, store, keys, clock, metrics, peers, suspicion })
     }
 
     /// What this replica thinks of the leader of this term.
@@ -113,7 +116,7 @@ impl Standby {
     /// Comes back with evidence that this leader does not lead any more.
     async fn watch_leader(&self, leader: &KnownLeader, view: &watch::Receiver<View>) -> &'static str {
         tokio::select! {
-            () = port::gone(&leader.addr) => "gone",
+            () = port::gone(&self.peers, &leader.addr) => "gone",
             () = vote::deposed(self, leader, view) => "silent",
         }
     }

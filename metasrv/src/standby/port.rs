@@ -10,9 +10,11 @@
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
+
+use crate::peer::Peers;
 
 /// Deadline of one attempt to connect.
 const CONNECT: Duration = Duration::from_secs(1);
@@ -26,7 +28,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(1);
 /// What became of an attempt to connect.
 enum Port {
     /// Somebody listens.
-    Open(TcpStream),
+    Open(Box<dyn AsyncRead + Send + Unpin>),
     /// Nobody does.
     Refuses,
     /// Nobody knows: the name does not resolve, or no answer came.
@@ -34,10 +36,10 @@ enum Port {
 }
 
 /// Comes back once a connection to this port was open, ended, and none can be made any more.
-pub async fn gone(addr: &str) {
+pub async fn gone(peers: &Peers, addr: &str) {
     let (mut was_open, mut pause) = (false, FIRST_PAUSE);
     loop {
-        match connect(addr).await {
+        match connect(peers, addr).await {
             Port::Open(mut connection) => {
                 was_open = true;
                 let opened = Instant::now();
@@ -55,11 +57,21 @@ pub async fn gone(addr: &str) {
     }
 }
 
-async fn connect(addr: &str) -> Port {
-    match tokio::time::timeout(CONNECT, TcpStream::connect(addr)).await {
-        Ok(Ok(connection)) => Port::Open(connection),
+/// Hands are shaken where replicas do that: a connection without would be ended as soon as the leader has had enough of it.
+async fn connect(peers: &Peers, addr: &str) -> Port {
+    let connecting = async {
+        let stream = TcpStream::connect(addr).await?;
+        let Some(tls) = peers.tls() else { return Ok(Port::Open(Box::new(stream))) };
+        let host = addr.rsplit_once(':').map_or(addr, |(host, _)| host);
+        // Who listens and shakes no hands says nothing of whether it lives.
+        Ok(tls.connect(host, stream).await.map_or(Port::Silent, |stream| Port::Open(Box::new(stream))))
+    };
+    match tokio::time::timeout(CONNECT, connecting).await {
+        Ok(Ok(port)) => port,
         // Where a name has several addresses, this is the last one's error: all of them failed.
-        Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => Port::Refuses,
+        Ok::<Result<_, std::io::Error>, _>(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => {
+            Port::Refuses
+        }
         Ok(Err(_)) | Err(_) => Port::Silent,
     }
 }
@@ -72,9 +84,9 @@ mod tests {
     async fn a_port_that_refuses_is_told_from_one_that_listens() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap().to_string();
-        assert!(matches!(connect(&addr).await, Port::Open(_)));
+        assert!(matches!(connect(&Peers::default(), &addr).await, Port::Open(_)));
         drop(listener);
-        assert!(matches!(connect(&addr).await, Port::Refuses));
-        assert!(matches!(connect("no such name:1").await, Port::Silent));
+        assert!(matches!(connect(&Peers::default(), &addr).await, Port::Refuses));
+        assert!(matches!(connect(&Peers::default(), "no such name:1").await, Port::Silent));
     }
 }

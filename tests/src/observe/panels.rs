@@ -281,6 +281,11 @@ const CALLS: &[Panel] = &[
         &[("sum by (method, code) (rate(metasrv_admin_requests_total{@}[~]))", "{{method}}: {{code}}")],
     ),
     panel(
+        ("Refused by certificates", Lines, "ops", Rarely),
+        "Connections and calls, by the reason: docs/tls.md.",
+        &[("sum by (reason) (rate(metasrv_tls_refused_total{@}[~]))", "{{reason}}")],
+    ),
+    panel(
         ("Watchers of routes", Lines, "none", Always),
         "Streams on which frontends follow the routes.",
         &[("metasrv_route_watchers{@}", "{{instance}}")],

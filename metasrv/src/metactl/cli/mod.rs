@@ -1,18 +1,21 @@
 //! Every command and every flag of `metactl`. Scripts rely on these names.
 //!
-//! Here are the flags of every command and the first words; the second words and their flags are in `noun.rs`, and what a
+//! Here are the flags of every command and the first words; the second words and their flags are in `noun.rs` and `cert.rs`, and what a
 //! duration or a time may be is in `value.rs`.
 
+mod cert;
 mod noun;
 #[cfg(test)]
 pub mod tests;
 mod value;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+pub use cert::{CertCommand, Dev};
 pub use noun::{
     Condition, Create, Decommission, Drain, Drop, Events, FailoverCommand, HistoryCommand, LeaderCommand,
     MemberCommand, Migrate, NodeCommand, PlanCommand, ProcedureCommand, Rebalance, RegionCommand, Restarting,
@@ -45,6 +48,15 @@ pub struct Global {
     #[arg(long, global = true, env = "METACTL_METASRV", value_name = "ADDR,…", value_delimiter = ',')]
     #[arg(default_value = "127.0.0.1:3002")]
     pub metasrv: Vec<String>,
+    /// Authorities of metasrv's certificates (PEM): connections are TLS then
+    #[arg(long, global = true, env = "METACTL_TLS_CA", value_name = "FILE")]
+    pub tls_ca: Option<PathBuf>,
+    /// An operator's certificate (PEM)
+    #[arg(long, global = true, env = "METACTL_TLS_CERTIFICATE", value_name = "FILE")]
+    pub tls_certificate: Option<PathBuf>,
+    /// The certificate's private key (PEM)
+    #[arg(long, global = true, env = "METACTL_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
     /// What the data on stdout looks like
     #[arg(short, long, global = true, value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
     pub output: Format,
@@ -152,6 +164,12 @@ pub enum Command {
         /// What to wait for
         #[arg(long = "for", value_enum, value_name = "CONDITION")]
         condition: Condition,
+    },
+    /// Make certificates to try TLS out with
+    Cert {
+        /// Which.
+        #[command(subcommand)]
+        command: CertCommand,
     },
     /// Print a script that completes commands and flags in a shell
     Completions {
