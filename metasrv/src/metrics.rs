@@ -107,6 +107,8 @@ macro_rules! metrics {
 metrics! {
     build_info: IntGaugeVec ["version"] "metasrv_build_info"
         "Always 1; the label says which version runs.";
+    region_lists_wanted: IntCounter [] "metasrv_region_lists_wanted_total"
+        "Heartbeats whose digest of regions did not fit to what was known, so that the node was asked for their list.";
     streams: IntGauge [] "metasrv_streams"
         "Heartbeat streams that are open.";
     pushers: IntGaugeVec ["role"] "metasrv_pushers"

@@ -3,6 +3,7 @@
 
 mod certificate;
 mod history;
+mod steady;
 
 use super::*;
 use crate::clock::Virtual;
