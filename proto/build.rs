@@ -5,12 +5,13 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const FILES: [&str; 10] = [
+const FILES: [&str; 11] = [
     "greptime/v1/meta/common.proto",
     "greptime/v1/meta/heartbeat.proto",
     "metasrv/v1/evidence.proto",
     "metasrv/v1/instruction.proto",
     "metasrv/v1/record.proto",
+    "metasrv/v1/region_set.proto",
     "metasrv/v1/admin.proto",
     "metasrv/v1/key_value.proto",
     "metasrv/v1/replica.proto",

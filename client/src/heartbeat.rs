@@ -6,6 +6,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use metasrv_proto::admin::Capability;
 use metasrv_proto::meta::heartbeat_client::HeartbeatClient;
 use metasrv_proto::meta::{HeartbeatRequest, HeartbeatResponse};
 use tokio::sync::mpsc;
@@ -102,10 +103,13 @@ impl MetaClient {
             leader: leader.clone(),
             lent: lent.clone(),
             first: None,
+            understood: Vec::new(),
             responses: Some(responses),
             unanswered,
         };
-        stream.first = Some(stream.receive().await?);
+        let first = stream.receive().await?;
+        stream.understood.clone_from(&first.capabilities);
+        stream.first = Some(first);
         Ok((sender, stream))
     }
 
@@ -170,6 +174,8 @@ pub struct HeartbeatStream {
     leader: Leader,
     lent: Lent,
     first: Option<HeartbeatResponse>,
+    /// What the handshake named, and the leader understands.
+    understood: Vec<i32>,
     /// `None` once the stream was given up.
     responses: Option<Streaming<HeartbeatResponse>>,
     unanswered: Unanswered,
@@ -195,6 +201,11 @@ impl HeartbeatStream {
     /// The leader at the other end.
     pub fn leader(&self) -> &Leader {
         &self.leader
+    }
+
+    /// Whether the handshake named this capability, and the leader at the other end has it.
+    pub fn understands(&self, capability: Capability) -> bool {
+        self.understood.contains(&i32::from(capability))
     }
 
     /// Judges the leader at the other end by what it does not answer.

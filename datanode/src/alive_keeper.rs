@@ -1,17 +1,16 @@
 //! Keeps the countdowns of all open regions: a grant moves deadlines, a passed deadline makes a region read-only.
 //!
-//! However many regions there are, one task and one timer look after them. A region's deadline stands in the heap once:
-//! a renewal does not touch the heap, it only moves the deadline in the region's countdown; when the old deadline comes,
-//! the region is looked at and put back under its present one. So ten thousand renewals a second cost ten thousand
-//! stores, and the heap sees each region once per lease.
+//! However many regions there are, one task and one timer look after them. A leader that knows digests renews all of them by
+//! moving one deadline (`set_lease.rs`), and it is that which the timer waits for. A region that was renewed by itself has a
+//! deadline of its own, which stands in the heap once: a renewal does not touch the heap, it only moves the deadline in the
+//! region's countdown; when the old deadline comes, the region is looked at and put back under its present one.
 //!
 //! The timer is a courtesy to the embedder, who is told about roles. Whether a region may be written to is decided by
 //! comparing its deadline with the clock, whenever a [`WriteGuard`] is taken or checked.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Weak};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -20,15 +19,18 @@ use metasrv_core::time::{BootTime, Clock};
 use metasrv_proto::meta;
 use tokio::sync::Notify;
 
-use crate::countdown::{CountdownTaskHandle, Granted};
-use crate::region_server::{
-    OpenAs, OpenOptions, RegionEventReceiver, RegionRole, RegionServer, RegionServerEvent, RegionStat,
-};
+use crate::countdown::{CountdownTaskHandle, Granted, Opening};
+use crate::open_regions::OpenRegions;
+use crate::region_report::{RegionReport, Said};
+use crate::region_server::{OpenOptions, RegionRole, RegionServer, RegionServerEvent};
 use crate::response::{HandleControl, HandlerError, HeartbeatResponseHandler, ResponseContext};
+use crate::set_lease::{Answer, Sent, SetGrants, SetLease};
 use crate::write_guard::{NotWritable, WriteGuard, Writes};
 
-/// The timer sleeps no longer than this: its clock stands still while the machine sleeps, the deadlines' does not.
-const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+/// All regions are listed out of turn no more often than this, in milliseconds.
+const LIST_PAUSE_MS: u64 = 500;
+
+mod watch;
 
 /// See the module.
 pub struct RegionAliveKeeper {
@@ -36,7 +38,17 @@ pub struct RegionAliveKeeper {
     epoch: BootTime,
     clock: Arc<dyn Clock>,
     server: Arc<dyn RegionServer>,
-    regions: RwLock<BTreeMap<RegionId, CountdownTaskHandle>>,
+    regions: RwLock<OpenRegions>,
+    /// The lease of all regions at once.
+    all: Arc<SetLease>,
+    /// Taken behind the lock of the regions.
+    set_grants: Mutex<SetGrants>,
+    /// Taken before the lock of the regions.
+    reports: Mutex<RegionReport>,
+    /// metasrv wants to hear of all regions, and not of what has changed.
+    list_wanted: AtomicBool,
+    /// When all were listed last, as requests carry it.
+    listed_at_ms: AtomicU64,
     /// The writes under way. Those of a region outlive its being closed, for as long as there are any.
     writes: Mutex<BTreeMap<RegionId, Weak<Writes>>>,
     /// The highest epoch of each region under which this process was told to stop writing. It outlives the region being
@@ -57,9 +69,19 @@ pub struct RegionAliveKeeper {
 }
 
 impl RegionAliveKeeper {
-    /// A keeper without regions. Its epoch is this instant.
-    pub fn new(server: Arc<dyn RegionServer>, clock: Arc<dyn Clock>) -> RegionAliveKeeper {
+    /// A keeper without regions. Its epoch is this instant. Each region's figures are reported at least once in
+    /// `full_report_interval`.
+    pub fn new(
+        server: Arc<dyn RegionServer>,
+        clock: Arc<dyn Clock>,
+        full_report_interval: Duration,
+    ) -> RegionAliveKeeper {
         RegionAliveKeeper {
+            all: Arc::default(),
+            set_grants: Mutex::default(),
+            reports: Mutex::new(RegionReport::new(full_report_interval)),
+            list_wanted: AtomicBool::new(false),
+            listed_at_ms: AtomicU64::new(0),
             epoch: clock.now(),
             clock,
             server,
@@ -86,12 +108,20 @@ impl RegionAliveKeeper {
 
     /// The countdown of an open region.
     pub fn region(&self, region: RegionId) -> Option<CountdownTaskHandle> {
-        self.regions.read().unwrap_or_else(PoisonError::into_inner).get(&region).cloned()
+        self.open().get(region).cloned()
     }
 
     /// How many regions are open.
     pub fn len(&self) -> usize {
-        self.regions.read().unwrap_or_else(PoisonError::into_inner).len()
+        self.open().len()
+    }
+
+    fn open(&self) -> RwLockReadGuard<'_, OpenRegions> {
+        self.regions.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_grants(&self) -> MutexGuard<'_, SetGrants> {
+        self.set_grants.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether no region is open.
@@ -115,39 +145,41 @@ impl RegionAliveKeeper {
     /// Whether somebody waits for a region of this node: one that is moving from or to it, or that it shall lead and has no lease
     /// for.
     pub(crate) fn is_awaited(&self) -> bool {
-        let regions = self.regions.read().unwrap_or_else(PoisonError::into_inner);
-        regions
-            .values()
-            .any(|open| open.held().kind == OpenAs::Candidate || open.role() != RegionRole::Leader)
+        let awaited = |open: &CountdownTaskHandle| open.role() != RegionRole::Leader;
+        self.open().iter().any(|(_, open)| awaited(open))
     }
 
-    /// Every open region as a heartbeat reports it, in the order of ids.
-    pub(crate) fn report(&self) -> Vec<meta::RegionStat> {
-        let stats: HashMap<RegionId, RegionStat> =
-            self.server.stats().into_iter().map(|stat| (stat.region, stat)).collect();
-        let unknown = RegionStat::default();
-        let regions = self.regions.read().unwrap_or_else(PoisonError::into_inner);
-        let describe = |(region, handle): (&RegionId, &CountdownTaskHandle)| {
-            let stat = stats.get(region).unwrap_or(&unknown);
-            let role = match handle.role() {
-                RegionRole::Leader => meta::RegionRole::Leader,
-                RegionRole::Follower => meta::RegionRole::Follower,
-                RegionRole::Downgrading => meta::RegionRole::DowngradingLeader,
-            };
-            let held = handle.held();
-            meta::RegionStat {
-                region_id: region.0,
-                rcus: stat.rcus,
-                wcus: stat.wcus,
-                approximate_bytes: stat.approximate_bytes,
-                engine: stat.engine.clone(),
-                role: role.into(),
-                epoch: held.epoch.0,
-                candidate: held.kind == OpenAs::Candidate,
-                ..meta::RegionStat::default()
-            }
+    /// What a heartbeat of this moment says of the regions, with the time that it carries: all of them, or the digest of all
+    /// and what has changed since the heartbeat before it. `handshake`: it begins a stream.
+    pub(crate) fn report(&self, handshake: bool, knows_sets: bool) -> (u64, Said) {
+        let stats = self.server.stats();
+        let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
+        // Read before the regions are: a region that is opened in between is newer than this request.
+        let duration_ms = self.duration_since_epoch_ms();
+        let wanted = self.list_wanted.swap(false, Ordering::AcqRel);
+        let mut open = self.regions.write().unwrap_or_else(PoisonError::into_inner);
+        let said = if handshake || wanted || !knows_sets {
+            self.listed_at_ms.store(duration_ms, Ordering::Release);
+            reports.complete(&mut open, stats, duration_ms)
+        } else {
+            reports.changes(&mut open, stats, duration_ms)
         };
-        regions.iter().map(describe).collect()
+        let mut grants = self.set_grants();
+        if handshake {
+            grants.new_stream();
+        }
+        grants.send(Sent { duration_ms, version: open.version(), digest: open.digest() });
+        (duration_ms, said)
+    }
+
+    /// The leader does not know any more what is open here.
+    fn list_is_wanted(&self) {
+        self.list_wanted.store(true, Ordering::Release);
+        let since = self.duration_since_epoch_ms().saturating_sub(self.listed_at_ms.load(Ordering::Acquire));
+        // Else with the next heartbeat: two that never agree must not talk without a pause.
+        if since >= LIST_PAUSE_MS {
+            self.report_now();
+        }
     }
 
     /// Resolves when metasrv should hear of a change now. Changes that come together are one.
@@ -184,8 +216,10 @@ impl RegionAliveKeeper {
             *highest = (*highest).max(epoch);
         }
         // Whoever opens it from here on finds the number above.
-        if let Some(open) = self.region(region) {
-            open.stop(epoch);
+        let mut open = self.regions.write().unwrap_or_else(PoisonError::into_inner);
+        if open.get(region).is_some() {
+            open.change(region, |open, _| open.stop(epoch));
+            drop(open);
             tracing::info!(%region, %epoch, "region is not written to any more under this epoch");
             self.tell(region);
             self.note_change();
@@ -215,22 +249,23 @@ impl RegionAliveKeeper {
     fn register(&self, region: RegionId, options: OpenOptions) -> bool {
         let OpenOptions { epoch, kind } = options;
         let mut regions = self.regions.write().unwrap_or_else(PoisonError::into_inner);
-        match regions.get(&region) {
+        match regions.get(region) {
             Some(open) if epoch > open.epoch() => {
                 tracing::info!(%region, from = %open.epoch(), %epoch, ?kind, "region held under a higher epoch");
-                open.raise(options);
+                regions.change(region, |open, version| open.raise(options, version));
                 self.tell(region);
             }
             Some(_) => return false,
             None => {
                 tracing::info!(%region, %epoch, ?kind, "region opened");
-                let clock = Arc::clone(&self.clock);
+                let (all, clock) = (Arc::clone(&self.all), Arc::clone(&self.clock));
                 // Read under the lock above: a stop is seen here, or it finds the region.
                 let (stopped, writes) = (self.stopped(region), self.count_writes(region, regions.len()));
-                let handle = CountdownTaskHandle::new(region, options, stopped, writes, clock);
-                regions.insert(region, handle);
+                let opening = Opening { options, version: regions.next_version(), stopped, writes };
+                regions.insert(region, CountdownTaskHandle::new(region, opening, all, clock));
             }
         }
+        self.set_grants().changed(region, regions.version());
         true
     }
 
@@ -254,14 +289,15 @@ impl RegionAliveKeeper {
     }
 
     fn deregister(&self, region: RegionId) -> bool {
-        let removed = self.regions.write().unwrap_or_else(PoisonError::into_inner).remove(&region);
-        let Some(open) = removed else { return false };
+        let mut regions = self.regions.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(open) = regions.remove(region) else { return false };
         open.close();
+        self.set_grants().closed(region);
         tracing::info!(%region, epoch = %open.epoch(), "region closed");
         true
     }
 
-    fn grant(&self, lease: &meta::RegionLease) -> Result<(), String> {
+    fn grant(&self, lease: &meta::RegionLease, term: u64) -> Result<(), String> {
         let Some(sent_at) = self.sent_at(lease.duration_since_epoch) else {
             return Err(format!(
                 "answers a request of {} ms, which was not sent yet",
@@ -273,11 +309,15 @@ impl RegionAliveKeeper {
             0 => Duration::from_secs(lease.lease_seconds),
             millis => Duration::from_millis(millis),
         };
-        let regions = self.regions.read().unwrap_or_else(PoisonError::into_inner);
+        let regions = self.open();
         let mut revived = BTreeSet::new();
+        if let Some(renewed) = &lease.renewed_set {
+            let answer = Answer { term, duration_ms: lease.duration_since_epoch, sent_at, length, renewed };
+            self.set_grants().take(&answer, &self.all, &regions, self.clock.now(), &mut revived)?;
+        }
         for granted in lease.regions.iter().filter(|granted| granted.role() == meta::RegionRole::Leader) {
             let region = RegionId(granted.region_id);
-            let Some(open) = regions.get(&region) else { continue };
+            let Some(open) = regions.get(region) else { continue };
             if open.grant(Epoch(granted.epoch), sent_at, length) == Granted::Revived {
                 revived.insert(region);
             }
@@ -289,72 +329,6 @@ impl RegionAliveKeeper {
         }
         Ok(())
     }
-
-    /// Takes openings and closings, and watches deadlines, until nobody can tell of either any more.
-    pub(crate) async fn run(self: Arc<Self>, mut events: RegionEventReceiver) {
-        let mut deadlines = Deadlines::default();
-        loop {
-            let sleep = deadlines.earliest().map_or(LONGEST_SLEEP, |at| at.since(self.clock.now()));
-            tokio::select! {
-                biased;
-                event = events.recv() => match event {
-                    Some(event) => self.take(event),
-                    None => return,
-                },
-                () = self.revival.notified() => {}
-                () = tokio::time::sleep(sleep.min(LONGEST_SLEEP)) => {}
-            }
-            self.look(&mut deadlines);
-        }
-    }
-
-    /// Puts revived regions under watch, and looks at those whose deadline may have passed.
-    fn look(&self, deadlines: &mut Deadlines) {
-        let revived = std::mem::take(&mut *self.revived.lock().unwrap_or_else(PoisonError::into_inner));
-        for region in revived {
-            if let Some(at) = self.region(region).and_then(|open| open.watch()) {
-                deadlines.add(at, region);
-            }
-            self.tell(region);
-        }
-        let now = self.clock.now();
-        while let Some(region) = deadlines.next_due(now) {
-            let Some(open) = self.region(region) else { continue };
-            match open.look() {
-                Some(at) => deadlines.add(at, region),
-                None => self.tell(region),
-            }
-        }
-    }
-
-    fn tell(&self, region: RegionId) {
-        self.untold.lock().unwrap_or_else(PoisonError::into_inner).insert(region);
-        self.telling.notify_one();
-    }
-
-    /// Tells the embedder about roles, one after another. Slowness there delays nothing but this.
-    pub(crate) async fn tell_roles(self: Arc<Self>) {
-        loop {
-            self.telling.notified().await;
-            let untold = std::mem::take(&mut *self.untold.lock().unwrap_or_else(PoisonError::into_inner));
-            for region in untold {
-                let Some((epoch, role)) = self.region(region).and_then(|open| open.role_to_tell()) else {
-                    continue;
-                };
-                match role {
-                    RegionRole::Leader => tracing::info!(%region, %epoch, "region is writable"),
-                    RegionRole::Follower => {
-                        tracing::warn!(%region, %epoch, "region is read-only until a lease is granted")
-                    }
-                    RegionRole::Downgrading => {
-                        tracing::info!(%region, %epoch, "region is read-only under this epoch for good")
-                    }
-                }
-                self.note_change();
-                self.server.set_role(region, epoch, role).await;
-            }
-        }
-    }
 }
 
 impl HeartbeatResponseHandler for RegionAliveKeeper {
@@ -363,33 +337,15 @@ impl HeartbeatResponseHandler for RegionAliveKeeper {
     }
 
     fn handle(&self, context: &mut ResponseContext<'_>) -> Result<HandleControl, HandlerError> {
+        if context.response.list_regions {
+            self.list_is_wanted();
+        }
         let Some(lease) = &context.response.region_lease else { return Ok(HandleControl::Continue) };
         context.sent_at = self.sent_at(lease.duration_since_epoch);
-        match self.grant(lease) {
+        match self.grant(lease, context.term()) {
             Ok(()) => Ok(HandleControl::Continue),
             Err(why) => Err(HandlerError { handler: self.name(), why }),
         }
-    }
-}
-
-/// When to look at which region, the earliest first.
-#[derive(Default)]
-struct Deadlines(BinaryHeap<Reverse<(BootTime, RegionId)>>);
-
-impl Deadlines {
-    fn add(&mut self, at: BootTime, region: RegionId) {
-        self.0.push(Reverse((at, region)));
-    }
-
-    fn earliest(&self) -> Option<BootTime> {
-        self.0.peek().map(|Reverse((at, _))| *at)
-    }
-
-    fn next_due(&mut self, now: BootTime) -> Option<RegionId> {
-        if self.earliest()? > now {
-            return None;
-        }
-        self.0.pop().map(|Reverse((_, region))| region)
     }
 }
 

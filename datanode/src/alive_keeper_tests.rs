@@ -7,7 +7,7 @@ use metasrv_proto::meta::{GrantedRegion, HeartbeatResponse, RegionLease};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::region_server::{RegionError, RegionEventSender, region_events};
+use crate::region_server::{RegionError, RegionEventSender, RegionStat, region_events};
 
 /// Tokio's clock, which a test may pause.
 struct TokioClock(Instant);
@@ -62,7 +62,7 @@ impl Drop for Bench {
 fn bench(regions: impl IntoIterator<Item = (u64, u64)>) -> Bench {
     let told = Arc::new(Told::default());
     let clock = Arc::new(TokioClock(Instant::now()));
-    let keeper = Arc::new(RegionAliveKeeper::new(told.clone(), clock));
+    let keeper = Arc::new(RegionAliveKeeper::new(told.clone(), clock, Duration::from_secs(600)));
     let (sender, events) = region_events();
     for (region, epoch) in regions {
         keeper.take(RegionServerEvent::Registered(RegionId(region), Epoch(epoch)));
@@ -192,7 +192,7 @@ async fn a_region_that_was_closed_and_opened_again_needs_a_new_answer() {
 async fn reports_join_what_the_keeper_and_the_embedder_know() {
     let bench = bench([(2, 7), (1, 1)]);
     bench.grant([(2, 7)]).unwrap();
-    let report = bench.keeper.report();
+    let (_, (report, _)) = bench.keeper.report(true, true);
     let seen: Vec<_> = report
         .iter()
         .map(|stat| (stat.region_id, stat.epoch, stat.role(), stat.rcus, stat.engine.as_str()))

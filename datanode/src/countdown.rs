@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use metasrv_core::id::{Epoch, RegionId};
 use metasrv_core::lease::RegionLease;
+use metasrv_core::procedure::instruction::{Held, HeldAs};
 use metasrv_core::time::{BootTime, Clock};
 
 use crate::region_server::{OpenAs, OpenOptions, RegionRole};
+use crate::set_lease::SetLease;
 use crate::write_guard::{NotWritable, WriteGuard, Writes};
 
 /// The state of one open region. There is no timer in it: whoever asks compares its deadline with the clock, and
@@ -22,6 +24,10 @@ pub struct CountdownTask {
     stopped: Epoch,
     /// When it was opened, or its epoch raised: an answer to an older request does not speak of it.
     held_since: BootTime,
+    /// The same as the version of all that is open: an answer about an older set does not speak of it.
+    since_version: u64,
+    /// The last answer about all regions left it out: what it was granted is in its own lease.
+    apart: bool,
     /// The role that the embedder was told last.
     told: RegionRole,
     /// The keeper will look at it when its deadline comes.
@@ -35,7 +41,20 @@ pub struct CountdownTaskHandle {
     region: RegionId,
     task: Arc<Mutex<CountdownTask>>,
     writes: Arc<Writes>,
+    /// The lease of all regions at once.
+    all: Arc<SetLease>,
     clock: Arc<dyn Clock>,
+}
+
+/// How a region is opened, and what is known of it from before.
+pub(crate) struct Opening {
+    pub(crate) options: OpenOptions,
+    /// The version of all that is open with which it is.
+    pub(crate) version: u64,
+    /// The highest epoch under which this process was told to stop writing to it.
+    pub(crate) stopped: Epoch,
+    /// The writes under way, also of a time before it was closed and opened again.
+    pub(crate) writes: Arc<Writes>,
 }
 
 /// What a grant did to a region.
@@ -50,25 +69,26 @@ pub(crate) enum Granted {
 }
 
 impl CountdownTaskHandle {
-    /// The countdown of a region that was just opened: no lease yet. `stopped`: the highest epoch under which this
-    /// process was told to stop writing to it. `writes`: those under way, also of a time before it was closed and opened again.
+    /// The countdown of a region that was just opened: no lease yet.
     pub(crate) fn new(
         region: RegionId,
-        options: OpenOptions,
-        stopped: Epoch,
-        writes: Arc<Writes>,
+        opening: Opening,
+        all: Arc<SetLease>,
         clock: Arc<dyn Clock>,
     ) -> CountdownTaskHandle {
+        let Opening { options, version, stopped, writes } = opening;
         let task = CountdownTask {
             lease: RegionLease::opened(options.epoch),
             kind: options.kind,
             stopped,
             held_since: clock.now(),
+            since_version: version,
+            apart: false,
             told: RegionRole::Follower,
             watched: false,
             closed: false,
         };
-        CountdownTaskHandle { region, task: Arc::new(Mutex::new(task)), writes, clock }
+        CountdownTaskHandle { region, task: Arc::new(Mutex::new(task)), writes, all, clock }
     }
 
     /// The region.
@@ -81,20 +101,31 @@ impl CountdownTaskHandle {
         self.locked().lease.epoch()
     }
 
-    /// How it is held.
-    pub(crate) fn held(&self) -> OpenOptions {
+    /// What it is open for.
+    pub(crate) fn options(&self) -> OpenOptions {
         let task = self.locked();
         OpenOptions { epoch: task.lease.epoch(), kind: task.kind }
     }
 
+    /// How it is held, as metasrv hears it.
+    pub(crate) fn held(&self) -> Held {
+        let task = self.locked();
+        let role = match task.kind {
+            OpenAs::Candidate => HeldAs::Candidate,
+            OpenAs::Leader if task.is_stopped() => HeldAs::Downgraded,
+            OpenAs::Leader => HeldAs::Leader,
+        };
+        Held { role, epoch: task.lease.epoch() }
+    }
+
     /// The instant at which the right to write ends; [`BootTime::ZERO`] where there never was one.
     pub fn until(&self) -> BootTime {
-        self.locked().lease.until()
+        self.locked().until(&self.all)
     }
 
     /// What may be done with it now.
     pub fn role(&self) -> RegionRole {
-        self.locked().role(self.clock.now())
+        self.locked().role(&self.all, self.clock.now())
     }
 
     /// The right to write one batch, if there is one now.
@@ -113,8 +144,8 @@ impl CountdownTaskHandle {
             return Err(NotWritable::Downgraded(self.region));
         }
         let now = self.clock.now();
-        let (epoch, until) = (task.lease.epoch(), task.lease.until());
-        if !task.lease.is_valid(now) {
+        let (epoch, until) = (task.lease.epoch(), task.until(&self.all));
+        if now >= until {
             return Err(NotWritable::expired(self.region, until, now));
         }
         // Counted before the lock is given back: whoever stops the region afterwards waits for this write.
@@ -123,29 +154,58 @@ impl CountdownTaskHandle {
 
     /// Takes a grant that answers a request of `sent_at`.
     pub(crate) fn grant(&self, epoch: Epoch, sent_at: BootTime, length: Duration) -> Granted {
+        self.take(|task| sent_at >= task.held_since && task.lease.grant(epoch, sent_at, length))
+    }
+
+    /// Takes what an answer about all regions, as they were in this version, grants until then, for itself alone.
+    pub(crate) fn grant_by_set(&self, version: u64, until: BootTime) -> Granted {
+        self.take(|task| {
+            let speaks_of_it = task.since_version <= version;
+            if speaks_of_it {
+                task.lease.extend(until);
+            }
+            speaks_of_it
+        })
+    }
+
+    fn take(&self, grant: impl FnOnce(&mut CountdownTask) -> bool) -> Granted {
         let mut task = self.locked();
-        if task.closed || task.is_stopped() || task.kind == OpenAs::Candidate || sent_at < task.held_since {
+        if task.closed || task.is_stopped() || task.kind == OpenAs::Candidate {
             return Granted::Ignored;
         }
         let now = self.clock.now();
-        let writable = task.lease.is_valid(now);
-        if !task.lease.grant(epoch, sent_at, length) {
+        let writable = task.until(&self.all) > now;
+        if !grant(&mut task) {
             return Granted::Ignored;
         }
-        match (writable, task.lease.is_valid(now)) {
+        match (writable, task.until(&self.all) > now) {
             (true, _) => Granted::Renewed,
             (false, true) => Granted::Revived,
             (false, false) => Granted::Ignored,
         }
     }
 
-    /// Holds the region under a higher epoch, without the right to write.
-    pub(crate) fn raise(&self, options: OpenOptions) {
+    /// Keeps what the lease of all regions has granted, and takes nothing more from it.
+    pub(crate) fn stand_apart(&self) {
+        let mut task = self.locked();
+        let until = task.until(&self.all);
+        task.lease.extend(until);
+        task.apart = true;
+    }
+
+    /// Takes from the lease of all regions again.
+    pub(crate) fn rejoin(&self) {
+        self.locked().apart = false;
+    }
+
+    /// Holds the region under a higher epoch, without the right to write, in this version of all that is open.
+    pub(crate) fn raise(&self, options: OpenOptions, version: u64) {
         let mut task = self.locked();
         if options.epoch > task.lease.epoch() {
             task.lease.raise(options.epoch);
             task.kind = options.kind;
             task.held_since = self.clock.now();
+            (task.since_version, task.apart) = (version, false);
         }
     }
 
@@ -169,7 +229,7 @@ impl CountdownTaskHandle {
     /// The role that the embedder has to be told, with the epoch, if it is another one than it was told last.
     pub(crate) fn role_to_tell(&self) -> Option<(Epoch, RegionRole)> {
         let mut task = self.locked();
-        let role = task.role(self.clock.now());
+        let role = task.role(&self.all, self.clock.now());
         if task.closed || task.told == role {
             return None;
         }
@@ -177,18 +237,19 @@ impl CountdownTaskHandle {
         Some((task.lease.epoch(), role))
     }
 
-    /// The instant at which its deadline has to be looked at, if nobody does so yet.
+    /// The instant at which its own deadline has to be looked at, if nobody does so yet.
     pub(crate) fn watch(&self) -> Option<BootTime> {
         let mut task = self.locked();
-        let watches = !task.watched && task.may_write(self.clock.now());
+        let watches = !task.watched && task.has_own_deadline(&self.all, self.clock.now());
         task.watched |= watches;
         watches.then(|| task.lease.until())
     }
 
-    /// Looks at its deadline: the instant at which to look again, or nothing once it has passed.
+    /// Looks at its own deadline: the instant at which to look again, or nothing once it has passed, or that of all regions
+    /// counts.
     pub(crate) fn look(&self) -> Option<BootTime> {
         let mut task = self.locked();
-        task.watched = task.may_write(self.clock.now());
+        task.watched = task.has_own_deadline(&self.all, self.clock.now());
         task.watched.then(|| task.lease.until())
     }
 
@@ -202,14 +263,25 @@ impl CountdownTask {
         self.lease.epoch() <= self.stopped
     }
 
-    fn may_write(&self, now: BootTime) -> bool {
-        !self.closed && self.kind == OpenAs::Leader && !self.is_stopped() && self.lease.is_valid(now)
+    /// When its right to write ends: by its own lease, or by that of all regions where it is covered.
+    fn until(&self, all: &SetLease) -> BootTime {
+        let own = self.lease.until();
+        let covered = !self.apart && self.kind == OpenAs::Leader && all.covers(self.since_version);
+        if covered { own.max(all.until()) } else { own }
     }
 
-    fn role(&self, now: BootTime) -> RegionRole {
+    fn may_write(&self, all: &SetLease, now: BootTime) -> bool {
+        !self.closed && self.kind == OpenAs::Leader && !self.is_stopped() && now < self.until(all)
+    }
+
+    fn has_own_deadline(&self, all: &SetLease, now: BootTime) -> bool {
+        self.may_write(all, now) && self.until(all) == self.lease.until()
+    }
+
+    fn role(&self, all: &SetLease, now: BootTime) -> RegionRole {
         match self.kind {
             OpenAs::Leader if self.is_stopped() => RegionRole::Downgrading,
-            OpenAs::Leader if self.may_write(now) => RegionRole::Leader,
+            OpenAs::Leader if self.may_write(all, now) => RegionRole::Leader,
             OpenAs::Leader | OpenAs::Candidate => RegionRole::Follower,
         }
     }
@@ -222,128 +294,5 @@ impl fmt::Debug for CountdownTaskHandle {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock::ManualClock;
-
-    const L: Duration = Duration::from_millis(1_000);
-    const REGION: RegionId = RegionId(7);
-
-    fn countdown() -> (Arc<ManualClock>, CountdownTaskHandle) {
-        let clock = Arc::new(ManualClock::default());
-        clock.set(5_000);
-        let handle = CountdownTaskHandle::new(
-            REGION,
-            OpenOptions::leader(Epoch(2)),
-            Epoch(0),
-            Arc::default(),
-            clock.clone(),
-        );
-        (clock, handle)
-    }
-
-    fn at(millis: u64) -> BootTime {
-        BootTime::from_millis(millis)
-    }
-
-    #[test]
-    fn an_opened_region_is_read_only_until_a_grant_for_its_epoch() {
-        let (clock, handle) = countdown();
-        assert_eq!(handle.write_guard().unwrap_err(), NotWritable::NotLeased(REGION));
-        assert_eq!(handle.grant(Epoch(1), at(5_000), L), Granted::Ignored);
-        assert_eq!(handle.grant(Epoch(3), at(5_000), L), Granted::Ignored);
-        assert_eq!(handle.grant(Epoch(2), at(5_000), L), Granted::Revived);
-        assert_eq!(handle.role(), RegionRole::Leader);
-        let guard = handle.write_guard().unwrap();
-        assert_eq!(guard.epoch(), Epoch(2));
-        clock.set(5_989);
-        assert_eq!(guard.check(), Ok(()));
-        clock.set(5_990);
-        assert_eq!(guard.check(), Err(NotWritable::Expired { region: REGION, ago: Duration::ZERO }));
-        assert!(handle.write_guard().is_err(), "the deadline alone ends it; no timer has to run");
-    }
-
-    #[test]
-    fn an_expired_region_is_writable_again_without_help() {
-        let (clock, handle) = countdown();
-        handle.grant(Epoch(2), at(5_000), L);
-        clock.set(9_000);
-        assert_eq!(handle.role(), RegionRole::Follower);
-        assert_eq!(handle.grant(Epoch(2), at(8_900), L), Granted::Revived);
-        assert!(handle.write_guard().is_ok());
-    }
-
-    #[test]
-    fn a_grant_that_comes_after_its_own_deadline_revives_nothing() {
-        let (clock, handle) = countdown();
-        clock.set(9_000);
-        assert_eq!(handle.grant(Epoch(2), at(5_100), L), Granted::Ignored);
-        assert!(handle.write_guard().is_err());
-    }
-
-    #[test]
-    fn an_answer_from_before_the_opening_says_nothing_about_it() {
-        let (clock, handle) = countdown();
-        assert_eq!(handle.grant(Epoch(2), at(4_999), L), Granted::Ignored);
-        assert!(handle.is_newer_than(at(4_999)) && !handle.is_newer_than(at(5_000)));
-        handle.grant(Epoch(2), at(5_000), L);
-        clock.set(5_100);
-        handle.raise(OpenOptions::leader(Epoch(3)));
-        assert!(handle.write_guard().is_err(), "a raised epoch takes the right away");
-        assert_eq!(handle.grant(Epoch(3), at(5_050), L), Granted::Ignored);
-        assert_eq!(handle.grant(Epoch(3), at(5_100), L), Granted::Revived);
-    }
-
-    #[test]
-    fn a_closed_region_stays_closed_and_its_roles_are_told_once() {
-        let (clock, handle) = countdown();
-        assert_eq!(handle.role_to_tell(), None, "read-only is what an opened region is");
-        handle.grant(Epoch(2), at(5_000), L);
-        assert_eq!(handle.role_to_tell(), Some((Epoch(2), RegionRole::Leader)));
-        assert_eq!(handle.role_to_tell(), None);
-        clock.set(6_000);
-        assert_eq!(handle.role_to_tell(), Some((Epoch(2), RegionRole::Follower)));
-        handle.close();
-        assert_eq!(handle.grant(Epoch(2), at(6_000), L), Granted::Ignored);
-        assert_eq!(handle.write_guard().unwrap_err(), NotWritable::NotOpen(REGION));
-    }
-    /// Goal: after a stop nothing that is granted for the epoch counts, also where it was under way; a raised epoch counts
-    /// again. Method: stop between a request and its answer, with a write under way.
-    #[tokio::test]
-    async fn a_stopped_region_refuses_its_epoch_for_good_and_waits_for_its_writes() {
-        let (_, handle) = countdown();
-        handle.grant(Epoch(2), at(5_000), L);
-        let guard = handle.write_guard().unwrap();
-        handle.stop(Epoch(2));
-        assert_eq!(handle.write_guard().unwrap_err(), NotWritable::Downgraded(REGION));
-        assert_eq!(handle.role(), RegionRole::Downgrading);
-        assert_eq!(handle.grant(Epoch(2), at(5_000), L), Granted::Ignored, "a late answer");
-        assert_eq!(guard.check(), Ok(()), "what was under way may end");
-        let waits = tokio::time::timeout(Duration::from_millis(20), handle.writes.ended()).await;
-        assert!(waits.is_err(), "a write is under way");
-        drop(guard);
-        tokio::time::timeout(Duration::from_secs(20), handle.writes.ended()).await.expect("none is left");
-        handle.raise(OpenOptions::leader(Epoch(3)));
-        assert_eq!(handle.role(), RegionRole::Follower);
-        assert_eq!(handle.grant(Epoch(3), at(5_000), L), Granted::Revived);
-        assert!(handle.write_guard().is_ok());
-    }
-
-    #[test]
-    fn a_candidate_is_granted_nothing_until_it_leads_under_a_higher_epoch() {
-        let clock = Arc::new(ManualClock::default());
-        let handle = CountdownTaskHandle::new(
-            REGION,
-            OpenOptions::candidate(Epoch(2)),
-            Epoch(0),
-            Arc::default(),
-            clock.clone(),
-        );
-        assert_eq!(handle.grant(Epoch(2), at(0), L), Granted::Ignored);
-        assert_eq!(handle.write_guard().unwrap_err(), NotWritable::Candidate(REGION));
-        handle.raise(OpenOptions::leader(Epoch(2)));
-        assert_eq!(handle.held(), OpenOptions::candidate(Epoch(2)), "the same epoch has another leader");
-        handle.raise(OpenOptions::leader(Epoch(3)));
-        assert_eq!(handle.grant(Epoch(3), at(0), L), Granted::Revived);
-    }
-}
+#[path = "countdown_tests.rs"]
+mod tests;

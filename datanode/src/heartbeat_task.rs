@@ -41,6 +41,9 @@ pub struct HeartbeatTaskOptions {
     pub addr: String,
     /// Time between two heartbeats, until metasrv dictates another one.
     pub interval: Duration,
+    /// Each region's figures are reported at least once in so long. A heartbeat reports those that have changed by much, and
+    /// the sums of all; to a leader that knows nothing of digests it reports all of them.
+    pub full_report_interval: Duration,
     /// The regions.
     pub region_server: Arc<dyn RegionServer>,
     /// Openings and closings, from [`region_events`](crate::region_events).
@@ -69,6 +72,7 @@ impl HeartbeatTaskOptions {
             client,
             addr: addr.into(),
             interval: Duration::from_secs(1),
+            full_report_interval: Duration::from_secs(600),
             region_server,
             events: crate::region_events(),
             leases_notifier: None,
@@ -150,6 +154,7 @@ impl HeartbeatTask {
             client,
             addr,
             interval,
+            full_report_interval,
             region_server,
             events,
             leases_notifier,
@@ -159,7 +164,8 @@ impl HeartbeatTask {
             directory_lock,
         } = options;
         let incarnation = incarnation.unwrap_or_else(new_incarnation);
-        let keeper = Arc::new(RegionAliveKeeper::new(Arc::clone(&region_server), clock));
+        let keeper =
+            Arc::new(RegionAliveKeeper::new(Arc::clone(&region_server), clock, full_report_interval));
         let (event_sender, events) = events;
         let (mailbox, replies) = HeartbeatMailbox::new();
         let (order_sender, orders) = orders();
@@ -292,6 +298,10 @@ fn check(options: &HeartbeatTaskOptions) -> Result<(), InvalidOptions> {
     }
     if options.interval.is_zero() {
         violations.push(Violation { field: "interval", rule: "must be more than zero".to_owned() });
+    }
+    if options.full_report_interval.is_zero() {
+        let rule = "must be more than zero".to_owned();
+        violations.push(Violation { field: "full_report_interval", rule });
     }
     if violations.is_empty() { Ok(()) } else { Err(InvalidOptions { violations }) }
 }

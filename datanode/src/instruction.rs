@@ -198,7 +198,7 @@ impl InstructionExecutor {
 
     /// How the region is held, unless that is under a higher epoch.
     fn not_older(&self, region: RegionId, epoch: Epoch) -> Result<Option<OpenOptions>, RegionError> {
-        let held = self.keeper.region(region).map(|open| open.held());
+        let held = self.keeper.region(region).map(|open| open.options());
         match held {
             Some(higher) if higher.epoch > epoch => Err(RegionError::new(format!(
                 "it is held under epoch {}, which is higher than {epoch}",
@@ -250,7 +250,7 @@ impl InstructionExecutor {
         {
             return Err(RegionError::new(format!("writes under way have not ended within {WRITES_END:?}")));
         }
-        match self.keeper.region(region).map(|open| open.held().kind) {
+        match self.keeper.region(region).map(|open| open.options().kind) {
             Some(OpenAs::Leader) => self.server.downgrade(region, epoch).await,
             // Nothing is written here, and nothing will be.
             Some(OpenAs::Candidate) | None => Ok(0),

@@ -62,6 +62,9 @@
 //! | `response.rs` | [`HeartbeatResponseHandler`] and the chain that runs them |
 //! | `alive_keeper.rs` | [`RegionAliveKeeper`]: grants move deadlines, passed deadlines make regions read-only |
 //! | `countdown.rs` | one region's deadline |
+//! | `set_lease.rs` | the deadline of all regions at once, and which answers move it |
+//! | `open_regions.rs` | the open regions, their digest, and what metasrv was not told of yet |
+//! | `region_report.rs` | what a heartbeat says of the regions |
 //! | `write_guard.rs` | the [`WriteGuard`] that compares it with the clock, and the count of writes under way |
 //! | `mailbox.rs` | instructions in, replies out |
 //! | `orders.rs` | the queues of what has to be done beside the stream |
@@ -75,10 +78,13 @@ mod countdown;
 mod heartbeat_task;
 mod instruction;
 mod mailbox;
+mod open_regions;
 mod orders;
+mod region_report;
 mod region_server;
 mod response;
 mod session;
+mod set_lease;
 mod turns;
 mod write_guard;
 

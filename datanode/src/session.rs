@@ -8,6 +8,7 @@ use metasrv_client::{
     BadInterval, ClientError, HeartbeatSender, HeartbeatStream, Rhythm, Suspicion, Waits, dictated_interval,
     wall_clock_ms,
 };
+use metasrv_proto::admin::Capability;
 use metasrv_proto::meta::{HeartbeatRequest, Peer};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -54,6 +55,8 @@ pub(crate) struct Session {
     /// A stream of this process was accepted once. From then on a newer process means that this one ends: it never
     /// takes a higher epoch again, so that two never fight for ever.
     had_session: bool,
+    /// The leader at the other end knows digests.
+    knows_sets: bool,
 }
 
 /// Both halves of a stream that is left for a leader of a higher term: it stays open until that one has accepted
@@ -71,7 +74,7 @@ impl Session {
     ) -> Session {
         let waits = shared.client.config().back_off.start();
         let rhythm = Rhythm::new(*interval.borrow());
-        Session { shared, interval, replies, rhythm, waits, had_session: false }
+        Session { shared, interval, replies, rhythm, waits, had_session: false, knows_sets: false }
     }
 
     /// Keeps a stream to the leader. Returns only when a newer process of this node took over, and says so.
@@ -151,6 +154,7 @@ impl Session {
     /// Beats until the stream is of no use any more; says why, and gives its halves back.
     async fn beat(&mut self, mut sender: HeartbeatSender, stream: HeartbeatStream) -> (ClientError, Left) {
         let leader = stream.leader().addr.clone();
+        self.knows_sets = stream.understands(Capability::RegionSets);
         let suspicion = stream.suspicion();
         let (quit_sender, quit) = oneshot::channel();
         // Answers that arrive on a stream that was given up are not heard: the half ends with its handle.
@@ -217,13 +221,15 @@ impl Session {
         }
     }
 
-    /// A heartbeat of this moment: the stats of all open regions.
+    /// A heartbeat of this moment: the stats of all open regions, or their digest and what has changed.
     fn report(&self, handshake: bool) -> HeartbeatRequest {
-        // Read before the regions are: a region that is opened in between is newer than this request.
-        let duration_since_epoch = self.shared.keeper.duration_since_epoch_ms();
+        let (duration_since_epoch, (region_stats, region_set)) =
+            self.shared.keeper.report(handshake, self.knows_sets);
         HeartbeatRequest {
             duration_since_epoch,
-            region_stats: self.shared.keeper.report(),
+            region_stats,
+            region_set: Some(region_set).filter(|_| handshake || self.knows_sets),
+            capabilities: if handshake { vec![Capability::RegionSets.into()] } else { Vec::new() },
             info: handshake.then(|| self.shared.info.clone()),
             directory_lock: self.shared.directory_lock.clone().filter(|_| handshake),
             ..self.bare()

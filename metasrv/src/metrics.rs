@@ -109,6 +109,8 @@ metrics! {
         "Always 1; the label says which version runs.";
     ready: IntGauge [] "metasrv_ready"
         "1 while this replica is ready, as /readyz says it, else 0.";
+    region_lists_wanted: IntCounter [] "metasrv_region_lists_wanted_total"
+        "Heartbeats whose digest of regions did not fit to what was known, so that the node was asked for their list.";
     streams: IntGauge [] "metasrv_streams"
         "Heartbeat streams that are open.";
     pushers: IntGaugeVec ["role"] "metasrv_pushers"

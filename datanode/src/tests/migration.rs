@@ -102,7 +102,11 @@ async fn a_downgraded_region_waits_for_its_writes_and_refuses_its_epoch_for_good
         matches!(keeper.write_guard(REGION), Err(NotWritable::Downgraded(REGION)))
     })
     .await;
-    assert_eq!(*node.server.flushed.lock().unwrap(), [], "a write is under way: nothing is final yet");
+    assert_eq!(
+        *node.server.flushed.lock().unwrap(),
+        Vec::<u64>::new(),
+        "a write is under way: nothing is final yet"
+    );
     assert_eq!(guard.check(), Ok(()));
     drop(guard);
     assert_eq!(done(&mut stream, 2).await.epoch, 5);

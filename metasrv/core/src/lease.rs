@@ -88,6 +88,12 @@ impl RegionLease {
         true
     }
 
+    /// The right to write under the present epoch lasts until then at least: what was granted for all regions of a node at once is
+    /// kept for this one. The deadline only ever moves forward.
+    pub fn extend(&mut self, until: BootTime) {
+        self.until = self.until.max(until);
+    }
+
     /// Holds the region under a higher epoch, without the right to write under it.
     pub fn raise(&mut self, epoch: Epoch) {
         if epoch > self.epoch {
@@ -172,6 +178,15 @@ mod tests {
         assert!(!lease.is_valid(at(9_000)));
         assert!(lease.grant(Epoch(1), at(9_000), TTL));
         assert!(lease.is_valid(at(9_001)));
+    }
+
+    #[test]
+    fn what_was_granted_for_all_regions_is_kept_and_never_shortened() {
+        let mut lease = RegionLease::opened(Epoch(1));
+        lease.extend(at(3_000));
+        assert!(lease.is_valid(at(2_999)) && !lease.is_valid(at(3_000)));
+        lease.extend(at(1_000));
+        assert_eq!(lease.until(), at(3_000));
     }
 
     #[test]

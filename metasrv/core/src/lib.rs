@@ -20,6 +20,8 @@
 //! | [`incarnation`] | which process of a node may be granted leases |
 //! | [`guard`] | the rules by name, so that the proof can remove one |
 //! | [`grant`] | which of the reported regions a heartbeat renews, opens, or closes |
+//! | [`digest`] | a number for a set of regions, by which two sides compare what they have |
+//! | [`holdings`] | what a node's routes are beside what it holds: which heartbeats renew all at once, and what is accounted for |
 //! | [`opening`] | what a node is told to open, and when again |
 //! | [`detector`] | which nodes are alive, suspect or lost, by their heartbeats |
 //! | [`brake`] | when automatic failovers stop, and why |
@@ -33,11 +35,13 @@
 pub mod backlog;
 pub mod brake;
 pub mod detector;
+pub mod digest;
 pub mod election;
 pub mod failover;
 pub mod grant;
 pub mod guard;
 pub mod handover;
+pub mod holdings;
 pub mod id;
 pub mod incarnation;
 pub mod lease;

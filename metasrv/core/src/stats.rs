@@ -5,7 +5,8 @@
 //! threshold everything cached is drained in one batch.
 //!
 //! A batch has the regions of its last heartbeat, and of those before it the sums: what each region did every second would
-//! cost a leader several times the memory of all that it decides by, and the store as many bytes each second.
+//! cost a leader several times the memory of all that it decides by, and the store as many bytes each second. Regions that were
+//! named because they have changed are few, and are kept with each heartbeat.
 
 use crate::id::{Epoch, RegionId};
 
@@ -24,6 +25,8 @@ pub struct NodeStat {
     pub regions: Vec<RegionStat>,
     /// How many are left out.
     pub omitted: usize,
+    /// The regions are a few that have changed: they are kept also where they do not end a batch.
+    pub is_partial: bool,
 }
 
 /// What one heartbeat reported of a region.
@@ -123,7 +126,7 @@ impl EpochCache {
             *self = EpochCache { epoch: Some(node_epoch), ..EpochCache::default() };
         }
         let flush = newer || self.keeps_regions(node_epoch);
-        if !flush {
+        if !flush && !stat.is_partial {
             stat.omit_regions();
         }
         self.stats.push(stat);
@@ -259,6 +262,8 @@ mod tests {
         assert!(batch.stats.iter().all(|stat| stat.region_count() == 10_000 && stat.rcus == 7));
         cache.restore(batch);
         assert!(cache.stats.iter().all(|stat| stat.regions.is_empty() && stat.omitted == 10_000));
+        cache.offer(5, NodeStat { is_partial: true, regions: vec![RegionStat::default(); 3], ..stat(11) });
+        assert_eq!(cache.stats.last().map(|stat| stat.regions.len()), Some(3), "what has changed is kept");
     }
 
     #[test]

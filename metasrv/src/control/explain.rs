@@ -120,12 +120,12 @@ fn waits(
     }
     let entry = control.leader.nodes().get(node)?;
     let known = entry.regions.get(&region)?;
-    let evidence = control.leader.evidence(&entry, Some(known));
+    let evidence = control.leader.evidence(&entry, region);
     let held = [Held {
         region,
         epoch: known.epoch,
         group: known.group().map(|group| &**group),
-        last_grant: last_grant(&entry, Some(known)),
+        last_grant: last_grant(&entry, region),
         stopped: evidence.stopped,
         fenced: evidence.fenced,
     }];
@@ -164,13 +164,13 @@ fn held(
     now: BootTime,
 ) -> String {
     let epoch = known.epoch;
-    if entry.withheld.contains(&region) {
+    if entry.regions.is_withheld(&region) {
         return format!(
             "{node} leads it under epoch {epoch}, and is granted nothing more: it is about to leave"
         );
     }
-    match known.granted_at() {
-        Some(at) if known.is_writable(control.leader.timing(), now) => {
+    match entry.regions.granted_at(&region) {
+        Some(at) if control.leader.is_writable(entry, region, now) => {
             let ago = now.since(at).as_secs_f64();
             format!("{node} leads it under epoch {epoch}, with a lease that was renewed {ago:.1} s ago")
         }

@@ -200,7 +200,7 @@ fn copy(control: &Control, key: &NodeKey, now: BootTime) -> Option<Lost> {
         region: *id,
         epoch: region.epoch,
         group: region.group().cloned(),
-        last_grant: last_grant(&entry, Some(region)),
+        last_grant: last_grant(&entry, *id),
     });
     Some(Lost {
         key: *key,
@@ -256,11 +256,11 @@ fn withhold(
     let at = lost.regions.binary_search_by_key(&takeover.region, |copied| copied.region).ok()?;
     let planned = lost.regions.get(at)?;
     let mut entry = leader.nodes().get_mut(&lost.key)?;
-    let region = entry.regions.get(&takeover.region).filter(|region| region.epoch == planned.epoch)?;
-    if last_grant(&entry, Some(region)) != planned.last_grant || entry.holder.current() != lost.holder {
+    entry.regions.get(&takeover.region).filter(|region| region.epoch == planned.epoch)?;
+    if last_grant(&entry, takeover.region) != planned.last_grant || entry.holder.current() != lost.holder {
         return None;
     }
-    entry.withheld.insert(takeover.region);
+    entry.regions.withhold(takeover.region);
     let change = RouteChange {
         region: takeover.region,
         from: lost.key,

@@ -6,8 +6,12 @@ use metasrv_proto::meta::HeartbeatRequest;
 
 use super::{Context, HandleControl, HandlerError, HeartbeatAccumulator, HeartbeatHandler};
 
+/// Regions of one heartbeat that are kept though it does not end a batch.
+const MOST_CHANGED: usize = 64;
+
 /// Turns the request's region stats into a [`NodeStat`]. Datanodes only; a request that carries a mailbox message
 /// carries no stat and is skipped; a stat that makes no sense is warned about and left out, which is not fatal.
+/// Where the request states a digest of all regions, it says the sums itself, and its stats are those that have changed.
 pub struct CollectStatsHandler;
 
 impl HeartbeatHandler for CollectStatsHandler {
@@ -29,11 +33,19 @@ impl HeartbeatHandler for CollectStatsHandler {
             return Ok(HandleControl::Continue);
         }
         let mut stat = NodeStat { timestamp_ms: context.wall_ms, ..NodeStat::default() };
+        if let Some(set) = request.region_set.as_ref().filter(|set| !set.complete) {
+            (stat.rcus, stat.wcus, stat.approximate_bytes) = (set.rcus, set.wcus, set.approximate_bytes);
+            stat.omitted = usize::try_from(set.count).unwrap_or(usize::MAX);
+            stat.omitted = stat.omitted.saturating_sub(request.region_stats.len());
+            // Those that have changed are few.
+            stat.is_partial = request.region_stats.len() <= MOST_CHANGED;
+        }
+        let has_sums = request.region_set.as_ref().is_some_and(|set| !set.complete);
         // Of nine heartbeats in ten only the sums are wanted.
         let keeps_regions = match (&context.leader, context.process) {
             (Some(leader), Some(process)) => leader.keeps_regions(&context.node, process),
             _ => true,
-        };
+        } || stat.is_partial;
         if keeps_regions {
             stat.regions.reserve_exact(request.region_stats.len());
         }
@@ -49,9 +61,11 @@ impl HeartbeatHandler for CollectStatsHandler {
                 );
                 continue;
             }
-            stat.rcus = stat.rcus.saturating_add(region.rcus);
-            stat.wcus = stat.wcus.saturating_add(region.wcus);
-            stat.approximate_bytes = stat.approximate_bytes.saturating_add(region.approximate_bytes);
+            if !has_sums {
+                stat.rcus = stat.rcus.saturating_add(region.rcus);
+                stat.wcus = stat.wcus.saturating_add(region.wcus);
+                stat.approximate_bytes = stat.approximate_bytes.saturating_add(region.approximate_bytes);
+            }
             if !keeps_regions {
                 stat.omitted = stat.omitted.saturating_add(1);
                 continue;

@@ -84,6 +84,8 @@ pub struct HeartbeatAccumulator {
     pub region_lease: Option<RegionLease>,
     /// An instruction that goes with this response.
     pub mailbox_message: Option<MailboxMessage>,
+    /// The node is asked for the list of its regions.
+    pub list_regions: bool,
 }
 
 impl HeartbeatAccumulator {
@@ -94,6 +96,8 @@ impl HeartbeatAccumulator {
             region_lease: self.region_lease,
             heartbeat_config: None,
             sequence,
+            list_regions: self.list_regions,
+            ..HeartbeatResponse::default()
         }
     }
 }

@@ -42,7 +42,6 @@ impl Leader {
         }
         if let Some(mut entry) = self.nodes.get_mut(node) {
             entry.regions.remove(&region);
-            entry.withheld.remove(&region);
         }
         self.metrics.regions.dec();
         tracing::info!(term = %self.term, %region, %node, epoch = %at, "region dropped");

@@ -7,13 +7,13 @@ use metasrv_core::detector::Health;
 use metasrv_core::failover::{Evidence, Release, release};
 use metasrv_core::id::{ClusterId, Epoch, Incarnation, NodeKey, RegionId, Role};
 use metasrv_core::placement::{Candidate, Duty, Reach};
-use metasrv_core::procedure::instruction::{Held, HeldAs, NodeView, Presence, Report};
+use metasrv_core::procedure::instruction::{Held, HeldAs, NodeView, Presence};
 use metasrv_core::time::BootTime;
 use metasrv_proto::meta::{RegionRole, RegionStat};
 
 use super::Leader;
+use super::granting::note;
 use super::node::Node;
-use super::region::Region;
 
 impl Leader {
     /// Which node leads a region, and under which epoch.
@@ -28,9 +28,9 @@ impl Leader {
     pub fn withhold(&self, node: &NodeKey, region: RegionId, withheld: bool) {
         let Some(mut entry) = self.nodes.get_mut(node) else { return };
         if withheld {
-            entry.withheld.insert(region);
+            entry.regions.withhold(region);
         } else {
-            entry.withheld.remove(&region);
+            entry.regions.release(&region);
         }
     }
 
@@ -65,12 +65,7 @@ impl Leader {
         // One walk over what is reported, however many are watched.
         let watched = stats.iter().filter(|stat| entry.watched.contains_key(&RegionId(stat.region_id)));
         let reported: BTreeMap<u64, Held> = watched.rev().map(|stat| (stat.region_id, held(stat))).collect();
-        let mut news = false;
-        for (region, known) in &mut entry.watched {
-            let held = reported.get(&region.0).copied();
-            news |= known.is_none_or(|known| known.held != held);
-            *known = Some(Report { at: now, held });
-        }
+        let news = note(&mut entry.watched, |region| reported.get(&region.0).copied(), now);
         drop(entry);
         if news {
             self.control.wake_procedures();
@@ -103,7 +98,7 @@ impl Leader {
     /// [`BootTime::ZERO`]: now.
     pub fn free_at(&self, node: &NodeKey, region: RegionId, epoch: Epoch, now: BootTime) -> BootTime {
         let Some(entry) = self.nodes.get(node) else { return BootTime::MAX };
-        let evidence = self.evidence(&entry, entry.regions.get(&region));
+        let evidence = self.evidence(&entry, region);
         match release(entry.holder.current(), region, epoch, &evidence, now) {
             Release::Allowed { .. } => BootTime::ZERO,
             Release::NotBefore { at, .. } => at,
@@ -111,7 +106,7 @@ impl Leader {
     }
 
     /// What is known about the right of a node to write to a region.
-    pub fn evidence(&self, node: &Node, region: Option<&Region>) -> Evidence {
+    pub fn evidence(&self, node: &Node, region: RegionId) -> Evidence {
         Evidence {
             last_grant: last_grant(node, region),
             grant_wait: self.timing.grant_wait(),
@@ -151,12 +146,12 @@ impl Leader {
 
 /// When a region was last granted to the recorded process of its node. Where its epoch was raised since, that is not known for
 /// the region alone: whatever the process was granted counts.
-pub fn last_grant(node: &Node, region: Option<&Region>) -> Option<BootTime> {
-    region.and_then(Region::granted_at).or_else(|| node.holder.last_grant())
+pub fn last_grant(node: &Node, region: RegionId) -> Option<BootTime> {
+    node.regions.granted_at(&region).or_else(|| node.holder.last_grant())
 }
 
 /// How a node says that it holds a region.
-fn held(stat: &RegionStat) -> Held {
+pub(super) fn held(stat: &RegionStat) -> Held {
     let role = match (stat.candidate, RegionRole::try_from(stat.role)) {
         (true, _) => HeldAs::Candidate,
         (false, Ok(RegionRole::DowngradingLeader)) => HeldAs::Downgraded,

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use metasrv_core::failover::{Certificate, Proof};
+use metasrv_core::holdings::Holdings;
 use metasrv_core::id::{Fence, Incarnation, NodeKey, Term};
 use metasrv_core::incarnation::Holder;
 use metasrv_core::stats::EpochCache;
@@ -169,7 +170,7 @@ pub fn inherit(keys: &Keys, state: State) -> Result<Inheritance, TakeoverError> 
         }
     }
     for (key, regions) in state.routes {
-        known.entry(key).or_default().regions = regions;
+        known.entry(key).or_default().regions = Holdings::from(regions);
     }
     let sequence = state.sequence.map_or(Sequence { last: 0, revision: 0 }, |held| Sequence {
         last: held.value.value,

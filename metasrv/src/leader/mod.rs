@@ -54,7 +54,7 @@ use metasrv_core::timing::Timing;
 use metasrv_proto::admin::StoredEvent;
 use tokio::sync::{mpsc, watch};
 
-pub use granting::Granted;
+pub use granting::{Granted, GrantedSet};
 pub use hearing::{Identity, NotStored};
 pub use history::Entry;
 pub use holding::last_grant;

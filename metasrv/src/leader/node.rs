@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use metasrv_core::detector::Heartbeats;
 use metasrv_core::failover::Certificate;
+use metasrv_core::holdings::Holdings;
 use metasrv_core::id::{Incarnation, RegionId, Term};
 use metasrv_core::incarnation::Holder;
 use metasrv_core::opening::Openings;
 use metasrv_core::placement::USUAL_WEIGHT;
 use metasrv_core::procedure::instruction::Report;
-use metasrv_core::region_map::RegionMap;
 use metasrv_core::stats::EpochCache;
 use metasrv_core::time::BootTime;
 use metasrv_proto::admin::{DirectoryLock, NodeLeaseRecord};
@@ -55,11 +55,8 @@ pub struct Node {
     pub recording: bool,
     /// The process that was last told to wait, so that it is logged once.
     pub waits_for: Option<Incarnation>,
-    /// The regions that the routes give it.
-    pub regions: RegionMap<Region>,
-    /// Those of its regions that nothing is granted for, and that it is not told to open: something is about to take
-    /// them away.
-    pub withheld: BTreeSet<RegionId>,
+    /// The regions that the routes give it, which of them are withheld, what its process holds, and what was granted.
+    pub regions: Holdings<Region>,
     /// Regions that it has open though no route gives them to it: a procedure needs them.
     pub kept_open: BTreeSet<RegionId>,
     /// Regions that a procedure wants to hear of, with the last report.

@@ -6,9 +6,9 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use metasrv_core::holdings::Route;
 use metasrv_core::id::{Epoch, RegionId};
 use metasrv_core::time::BootTime;
-use metasrv_core::timing::Timing;
 
 /// A region's route, and what was granted under it.
 #[derive(Clone, PartialEq, Debug)]
@@ -21,7 +21,8 @@ pub struct Region {
     pub created_at_ms: u64,
     /// For people, and for placement.
     pub about: Arc<About>,
-    /// The latest instant of all: never under this route by this leader.
+    /// When it was last renewed by itself, and not with all regions of its node. The latest instant of all: never under this
+    /// route by this leader.
     granted: BootTime,
 }
 
@@ -58,20 +59,19 @@ impl Region {
     pub fn group(&self) -> Option<&Arc<str>> {
         self.about.group.as_ref()
     }
+}
 
-    /// When this leader last renewed it.
-    pub fn granted_at(&self) -> Option<BootTime> {
+impl Route for Region {
+    fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    fn own_grant(&self) -> Option<BootTime> {
         (self.granted != BootTime::MAX).then_some(self.granted)
     }
 
-    /// It is renewed at this instant.
-    pub fn grant(&mut self, now: BootTime) {
-        self.granted = now;
-    }
-
-    /// Whether its node holds a lease for it that this leader granted.
-    pub fn is_writable(&self, timing: &Timing, now: BootTime) -> bool {
-        self.granted_at().is_some_and(|granted| now.since(granted) < timing.region_lease)
+    fn grant(&mut self, at: BootTime) {
+        self.granted = at;
     }
 }
 
@@ -130,14 +130,12 @@ mod tests {
 
     #[test]
     fn a_grant_counts_until_the_route_changes() {
-        let timing = Timing::default();
         let mut region = Region::new(Epoch(1), 5, 0, Arc::default());
         let now = BootTime::from_millis(1_000);
-        assert_eq!((region.granted_at(), region.is_writable(&timing, now)), (None, false));
+        assert_eq!(region.own_grant(), None);
         region.grant(now);
-        assert_eq!(region.granted_at(), Some(now));
-        assert!(region.is_writable(&timing, now) && !region.is_writable(&timing, now + timing.region_lease));
+        assert_eq!(region.own_grant(), Some(now));
         let raised = region.under(Epoch(2), 6);
-        assert_eq!((raised.epoch, raised.revision, raised.granted_at()), (Epoch(2), 6, None));
+        assert_eq!((raised.epoch, raised.revision, raised.own_grant()), (Epoch(2), 6, None));
     }
 }

@@ -186,10 +186,9 @@ impl Leader {
             let Some(mut entry) = self.nodes.get_mut(node) else { return Ok(()) };
             for raise in chunk {
                 // Where this answer was late, the route may be a newer one by now: it never goes back.
-                if let Some(region) = entry.regions.get_mut(&raise.region)
-                    && region.epoch < raise.epoch
-                {
-                    *region = region.under(raise.epoch, revision);
+                if entry.regions.get(&raise.region).is_some_and(|region| region.epoch < raise.epoch) {
+                    let under = |region: &mut Region| *region = region.under(raise.epoch, revision);
+                    entry.regions.change(raise.region, under);
                 }
             }
             // The new epochs are to be told at once.
@@ -312,12 +311,12 @@ impl Leader {
             if NodeId(route.node_id) != node.id || ClusterId(route.cluster_id) != node.cluster {
                 continue;
             }
-            if let Some(region) = entry.regions.get_mut(&id)
-                && region.revision != stored.mod_revision
-            {
+            if entry.regions.get(&id).is_some_and(|region| region.revision != stored.mod_revision) {
                 tracing::error!(term = %self.term, region = %id, "a route was changed by somebody else than its leader");
-                region.revision = stored.mod_revision;
-                region.epoch = region.epoch.max(Epoch(route.epoch));
+                entry.regions.change(id, |region| {
+                    region.revision = stored.mod_revision;
+                    region.epoch = region.epoch.max(Epoch(route.epoch));
+                });
             }
         }
     }

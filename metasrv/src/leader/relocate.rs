@@ -114,7 +114,7 @@ impl Leader {
         {
             let mut entry = self.nodes.entry(to).or_default();
             entry.kept_open.remove(&id);
-            entry.withheld.remove(&id);
+            entry.regions.release(&id);
             entry.regions.insert(id, region);
             // The new epoch is to be told with the next heartbeat at the latest.
             entry.openings.begin_anew();
@@ -123,7 +123,6 @@ impl Leader {
             && let Some(mut entry) = self.nodes.get_mut(&from)
         {
             entry.regions.remove(&id);
-            entry.withheld.remove(&id);
         }
         tracing::info!(term = %self.term, region = %id, %from, %to, %epoch, "route changed");
     }

@@ -4,6 +4,7 @@
 mod certificate;
 mod history;
 mod inherited;
+mod steady;
 
 use super::*;
 use crate::clock::Virtual;

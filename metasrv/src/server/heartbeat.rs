@@ -63,7 +63,7 @@ impl Shared {
     pub fn other_leader(&self) -> Option<KnownLeader> {
         let view = self.view.borrow();
         let own = view.own_addr.as_deref();
-        view.leader.clone().filter(|known| Some(known.addr.as_str()) != own)
+        view.leader.as_ref().filter(|known| Some(known.addr.as_str()) != own).cloned()
     }
 
     /// Waits for a leader of a later term than this to become known, or this replica to lead, for a moment: between two

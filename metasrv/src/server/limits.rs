@@ -2,6 +2,7 @@
 
 use metasrv_core::id::{Incarnation, NodeKey, Role, Term};
 use metasrv_proto::PROTOCOL_VERSION;
+use metasrv_proto::admin::RegionSet;
 use metasrv_proto::meta::{HeartbeatRequest, RequestHeader};
 use tonic::Status;
 
@@ -140,6 +141,12 @@ pub fn body(request: &HeartbeatRequest, node: &NodeKey) -> Result<(), Status> {
     if let Some(lock) = &request.directory_lock {
         text("directory_lock.boot_id", &lock.boot_id, NAME_BYTES)?;
     }
+    if let Some(set) = &request.region_set {
+        region_set(request, set, node)?;
+    }
+    if request.capabilities.len() > MAP_ENTRIES {
+        return Err(exceeded("capabilities", MAP_ENTRIES, request.capabilities.len()));
+    }
     map("extensions", request.extensions.iter().map(|(key, value)| key.len() + value.len()))?;
     if let Some(message) = &request.mailbox_message {
         text("mailbox_message.subject", &message.subject, NAME_BYTES)?;
@@ -148,6 +155,25 @@ pub fn body(request: &HeartbeatRequest, node: &NodeKey) -> Result<(), Status> {
         if let Some(metasrv_proto::meta::mailbox_message::Payload::Json(json)) = &message.payload {
             text("mailbox_message.json", json, PAYLOAD_BYTES)?;
         }
+    }
+    Ok(())
+}
+
+fn region_set(request: &HeartbeatRequest, set: &RegionSet, node: &NodeKey) -> Result<(), Status> {
+    if node.role != Role::Datanode {
+        return Err(invalid("region_set", format!("a {} has none", node.role)));
+    }
+    if request.peer.is_none() || request.mailbox_message.is_some() {
+        return Err(invalid("region_set", "belongs into a request with peer and without mailbox_message"));
+    }
+    if set.closed_region_ids.len() > REGION_STATS {
+        return Err(exceeded("region_set.closed_region_ids", REGION_STATS, set.closed_region_ids.len()));
+    }
+    if set.rcus < 0 || set.wcus < 0 || set.approximate_bytes < 0 {
+        return Err(invalid("region_set", "a sum is negative"));
+    }
+    if request.region_stats.iter().any(|stat| stat.epoch == 0) {
+        return Err(invalid("region_stats.epoch", "is 0, and a region_set knows of epochs"));
     }
     Ok(())
 }
@@ -291,6 +317,15 @@ mod tests {
             refusal(|r| r.region_stats = vec![RegionStat::default(); 100_001]).starts_with("region_stats")
         );
         assert!(refusal(|r| r.node_epoch = u64::MAX).starts_with("node_epoch"));
+        let set = RegionSet { wcus: -1, ..RegionSet::default() };
+        assert!(refusal(|r| r.region_set = Some(set)).starts_with("region_set"));
+        let many = RegionSet { closed_region_ids: vec![1; 100_001], ..RegionSet::default() };
+        assert!(refusal(|r| r.region_set = Some(many)).starts_with("region_set.closed_region_ids"));
+        let without_epoch = refusal(|r| {
+            r.region_set = Some(RegionSet::default());
+            r.region_stats = vec![RegionStat::default()];
+        });
+        assert!(without_epoch.starts_with("region_stats.epoch"), "{without_epoch}");
         let beyond = RegionStat { epoch: u64::MAX, ..RegionStat::default() };
         assert!(refusal(|r| r.region_stats = vec![beyond]).starts_with("region_stats.epoch"));
         let engine = "x".repeat(300);

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use metasrv_core::grant::Reported;
-use metasrv_core::id::{NodeKey, Role};
+use metasrv_core::id::{NodeKey, RegionId, Role};
 use metasrv_core::time::BootTime;
 use metasrv_proto::admin::{self, NodeLeaseRecord, StatsRecord};
 use tonic::Status;
@@ -125,7 +125,7 @@ async fn persisted(
 
 /// Regions of a node that are leased at this instant.
 pub fn writable(node: &Node, leader: &Leader, now: BootTime) -> usize {
-    node.regions.values().filter(|region| region.is_writable(leader.timing(), now)).count()
+    node.regions.keys().filter(|region| leader.is_writable(node, **region, now)).count()
 }
 
 /// Milliseconds that are left until then, at least one.
@@ -147,8 +147,8 @@ pub fn describe(
     region: &Region,
     now: BootTime,
 ) -> admin::Region {
-    let writable = region.is_writable(leader.timing(), now);
-    let state = match (writable, region.granted_at(), node.openings.were_told()) {
+    let writable = leader.is_writable(node, RegionId(id), now);
+    let state = match (writable, node.regions.granted_at(&RegionId(id)), node.openings.were_told()) {
         (true, ..) => "leased",
         (false, Some(_), _) => "expired",
         (false, None, true) => "opening",

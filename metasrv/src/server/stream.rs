@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use metasrv_core::id::{Incarnation, NodeKey, Role, Term};
 use metasrv_core::time::BootTime;
-use metasrv_proto::admin::DirectoryLock;
+use metasrv_proto::admin::{Capability, DirectoryLock};
 use metasrv_proto::code;
 use metasrv_proto::meta::{HeartbeatConfig, HeartbeatRequest, HeartbeatResponse};
 use tokio::sync::{mpsc, watch};
@@ -285,6 +285,9 @@ impl Stream {
         let Some(session) = &self.session else { return Err(End::Closed) };
         let context = self.context(session.node, session.fixed.process, Some(Arc::clone(&session.leader)));
         let mut response = self.handle(request, &context)?;
+        if first {
+            response.capabilities = understood(&request.capabilities);
+        }
         if self.hears_of_standby() || first {
             response.heartbeat_config = self.session.as_ref().map(|session| HeartbeatConfig {
                 heartbeat_interval_ms: millis(session.leader.timing().heartbeat_interval),
@@ -372,6 +375,12 @@ fn assign(leader: &Leader, sent: NodeKey) -> Result<NodeKey, End> {
         Role::Frontend if leader.gave_frontend_id(sent.id) => Ok(sent),
         Role::Frontend => Err(End::Refused(limits::foreign_frontend_id(&sent))),
     }
+}
+
+/// Those of a node's capabilities that are understood here.
+fn understood(named: &[i32]) -> Vec<i32> {
+    let sets = i32::from(Capability::RegionSets);
+    if named.contains(&sets) { vec![sets] } else { Vec::new() }
 }
 
 fn millis(duration: Duration) -> u64 {

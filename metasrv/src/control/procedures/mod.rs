@@ -131,7 +131,7 @@ impl Procedures {
                 && let Some(mut entry) = nodes.get_mut(&key(node))
                 && entry.regions.get(&migration.region).is_some_and(|region| region.epoch == epoch)
             {
-                entry.withheld.insert(migration.region);
+                entry.regions.withhold(migration.region);
             }
             if migration.keeps_open(migration.to) {
                 nodes.entry(key(migration.to)).or_default().kept_open.insert(migration.region);

@@ -106,9 +106,11 @@ async fn what_a_new_leader_held_back_is_granted_again_where_the_route_changed_be
     let leader = world.leader();
     {
         let mut entry = leader.nodes().get_mut(&node(1)).unwrap();
-        assert!(entry.withheld.contains(&REGION));
-        let region = entry.regions.get_mut(&REGION).unwrap();
-        (region.epoch, region.revision) = (Epoch(9), revision);
+        assert!(entry.regions.is_withheld(&REGION));
+        let meddled = |region: &mut crate::leader::Region| {
+            (region.epoch, region.revision) = (Epoch(9), revision);
+        };
+        entry.regions.change(REGION, meddled);
     }
     world.all_ended().await;
     assert_eq!(world.route(REGION).await, (1, 9));

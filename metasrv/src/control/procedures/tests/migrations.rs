@@ -48,7 +48,7 @@ async fn nothing_waits_for_a_tick_while_a_region_has_no_writer() {
     let stopped = world.told(1, "downgrade").unwrap();
     assert_eq!(world.told(2, "catch_up"), Some(stopped));
     assert_eq!(world.told(2, "upgrade"), Some(stopped));
-    let granted = world.leader().nodes().get(&node(2)).unwrap().regions.get(&REGION).unwrap().granted_at();
+    let granted = world.leader().nodes().get(&node(2)).unwrap().regions.granted_at(&REGION);
     assert!(granted.is_some());
     let lease_until = world.datanode(2, |node| node.regions[&REGION].writable_until);
     assert!(lease_until >= stopped + world.leader().timing().region_lease);

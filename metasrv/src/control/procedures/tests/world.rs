@@ -316,7 +316,7 @@ impl World {
         assert_eq!(writers, [writer], "who writes");
         assert_eq!(*lock(&self.shared.broken), Vec::<String>::new());
         for entry in self.leader().nodes() {
-            let held = (&entry.withheld, &entry.kept_open, entry.watched.keys().collect::<Vec<_>>());
+            let held = (entry.regions.withheld(), &entry.kept_open, entry.watched.keys().collect::<Vec<_>>());
             assert!(held.0.is_empty() && held.1.is_empty() && held.2.is_empty(), "{}: {held:?}", entry.key());
         }
         assert!(self.node_tasks.try_join_next().is_none(), "a datanode of this test has ended");
