@@ -241,7 +241,8 @@ async fn certificates_that_cannot_be_used_are_a_wrong_configuration() {
     assert_eq!(check(secured, &[("--etcd-tls-ca", &ca)]), (Some(0), String::new()));
     let none = one.join("none.pem");
     let others_key = other.join("replica.key");
-    let wrong: [(&str, &[(&str, &Path)], &str); 7] = [
+    type Flags<'a> = &'a [(&'a str, &'a Path)];
+    let wrong: [(&str, Flags<'_>, &str); 7] = [
         (plain, &right[..1], "tls-certificate: must be set"),
         (plain, &right[..2], "tls-key: must be set"),
         (plain, &right[1..], "tls-ca: must be set"),

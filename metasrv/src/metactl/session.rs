@@ -19,7 +19,7 @@ use metasrv_tls::{ClientTls, TlsFiles};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
-use crate::cli::{Format, Global};
+use crate::cli::{Format, Global, TlsFlags};
 use crate::exit::{Exit, Failure};
 use crate::output::say;
 
@@ -64,7 +64,7 @@ pub enum Waited<T> {
 
 /// How connections are secured, by the global flags.
 fn tls(global: &Global) -> Result<Option<ClientTls>, Failure> {
-    let Global { tls_ca, tls_certificate, tls_key, .. } = global;
+    let TlsFlags { tls_ca, tls_certificate, tls_key } = &global.tls;
     let files = TlsFiles::of(tls_ca.clone(), tls_certificate.clone(), tls_key.clone()).map_err(|_| {
         Failure::new(Exit::Usage, "--tls-ca, --tls-certificate and --tls-key: set all of them".to_owned())
     })?;
@@ -218,7 +218,12 @@ mod tests {
 
     fn session(timeout: Duration) -> Session {
         let metasrv = vec!["127.0.0.1:1".to_owned()];
-        let started = Session::start(&Global { metasrv, output: Format::Table, timeout: Some(timeout) });
+        let started = Session::start(&Global {
+            metasrv,
+            output: Format::Table,
+            timeout: Some(timeout),
+            tls: TlsFlags::default(),
+        });
         started.unwrap_or_else(|failure| panic!("{failure}"))
     }
 
@@ -266,6 +271,7 @@ mod tests {
     async fn a_long_wait_leaves_each_call_its_usual_time() {
         let untold = || {
             Session::start(&Global {
+                tls: TlsFlags::default(),
                 metasrv: vec!["127.0.0.1:1".to_owned()],
                 output: Format::Table,
                 timeout: None,
@@ -284,7 +290,7 @@ mod tests {
     #[test]
     fn addresses_that_are_none_are_a_usage_error_and_all_named() {
         let metasrv = vec!["nonsense".to_owned(), "a:1".to_owned(), "b".to_owned()];
-        let global = Global { metasrv, output: Format::Table, timeout: None };
+        let global = Global { metasrv, output: Format::Table, timeout: None, tls: TlsFlags::default() };
         let failure = Session::start(&global).err().expect("two are none");
         assert_eq!(failure.exit, Exit::Usage);
         let said = failure.to_string();

@@ -48,6 +48,22 @@ pub struct Global {
     #[arg(long, global = true, env = "METACTL_METASRV", value_name = "ADDR,…", value_delimiter = ',')]
     #[arg(default_value = "127.0.0.1:3002")]
     pub metasrv: Vec<String>,
+    /// How connections are secured.
+    #[command(flatten)]
+    pub tls: TlsFlags,
+    /// What the data on stdout looks like
+    #[arg(short, long, global = true, value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
+    pub output: Format,
+    /// How long the whole command may take, waiting included: 15s where not said, and as long as it takes for
+    /// `node drain --wait`
+    #[arg(long, global = true, value_name = "DURATION", value_parser = value::timeout)]
+    pub timeout: Option<Duration>,
+}
+
+/// How connections to metasrv are secured. Without any of these, they are plain.
+#[derive(Args, Clone, Default)]
+#[command(next_help_heading = "Flags of every command")]
+pub struct TlsFlags {
     /// Authorities of metasrv's certificates (PEM): connections are TLS then
     #[arg(long, global = true, env = "METACTL_TLS_CA", value_name = "FILE")]
     pub tls_ca: Option<PathBuf>,
@@ -57,13 +73,6 @@ pub struct Global {
     /// The certificate's private key (PEM)
     #[arg(long, global = true, env = "METACTL_TLS_KEY", value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
-    /// What the data on stdout looks like
-    #[arg(short, long, global = true, value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
-    pub output: Format,
-    /// How long the whole command may take, waiting included: 15s where not said, and as long as it takes for
-    /// `node drain --wait`
-    #[arg(long, global = true, value_name = "DURATION", value_parser = value::timeout)]
-    pub timeout: Option<Duration>,
 }
 
 /// What the data on stdout looks like.
