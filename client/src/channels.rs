@@ -8,6 +8,7 @@ use std::time::Duration;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::config::{KeepAlive, Timeouts, parse_address};
+use crate::dialer::Dialer;
 use crate::error::ClientError;
 
 /// There are a handful of replicas. More addresses than this come from hints that lead nowhere.
@@ -17,6 +18,7 @@ const MOST_CACHED: usize = 64;
 pub(crate) struct Channels {
     connect_timeout: Duration,
     keep_alive: KeepAlive,
+    dialer: Dialer,
     cached: Mutex<Cache>,
 }
 
@@ -35,8 +37,8 @@ pub(crate) struct Lent {
 }
 
 impl Channels {
-    pub(crate) fn new(timeouts: Timeouts, keep_alive: KeepAlive) -> Channels {
-        Channels { connect_timeout: timeouts.connect, keep_alive, cached: Mutex::default() }
+    pub(crate) fn new(timeouts: Timeouts, keep_alive: KeepAlive, dialer: Dialer) -> Channels {
+        Channels { connect_timeout: timeouts.connect, keep_alive, dialer, cached: Mutex::default() }
     }
 
     /// Whether there is a connection to an address already.
@@ -50,7 +52,7 @@ impl Channels {
         if let Some(lent) = cache.by_address.get(addr) {
             return Ok(lent.clone());
         }
-        let channel = self.endpoint(addr)?.connect_lazy();
+        let channel = self.dialer.channel(&self.endpoint(addr)?);
         if cache.by_address.len() >= MOST_CACHED {
             cache.by_address.clear();
         }
@@ -64,7 +66,7 @@ impl Channels {
     pub(crate) async fn connect(&self, addr: &str) -> Result<Channel, ClientError> {
         let endpoint = self.endpoint(addr)?;
         let failed = |why: String| ClientError::Transport { addr: addr.to_owned(), why };
-        match tokio::time::timeout(self.connect_timeout, endpoint.connect()).await {
+        match tokio::time::timeout(self.connect_timeout, self.dialer.connected(&endpoint)).await {
             Ok(Ok(channel)) => Ok(channel),
             Ok(Err(error)) => Err(failed(root_cause(&error))),
             Err(_) => Err(failed(format!("no connection within {:?}", self.connect_timeout))),

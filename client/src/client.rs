@@ -51,7 +51,7 @@ impl MetaClient {
     /// Checks the configuration. Nothing is connected before the first call.
     pub fn try_new(config: MetaClientConfig) -> Result<MetaClient, ConfigError> {
         let peers = config.validate()?;
-        let channels = Channels::new(config.timeouts, config.keep_alive);
+        let channels = Channels::new(config.timeouts, config.keep_alive, config.dialer.clone());
         let known = Known { installation: config.installation, ..Known::default() };
         let member_id = AtomicU64::new(config.member_id);
         let inner = Inner {

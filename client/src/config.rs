@@ -7,6 +7,7 @@ use metasrv_proto::meta::Role;
 use tonic::transport::Uri;
 
 use crate::back_off::BackOff;
+use crate::dialer::Dialer;
 
 /// Everything a [`MetaClient`](crate::MetaClient) is made of.
 #[derive(Clone, Debug)]
@@ -32,6 +33,8 @@ pub struct MetaClientConfig {
     pub back_off: BackOff,
     /// Largest message, in bytes, in both directions. A heartbeat of a node with 100,000 regions takes some MiB.
     pub max_message_bytes: usize,
+    /// How replicas are reached.
+    pub dialer: Dialer,
 }
 
 impl MetaClientConfig {
@@ -52,6 +55,7 @@ impl MetaClientConfig {
             stagger: Duration::from_millis(50),
             back_off: BackOff::default(),
             max_message_bytes: 16 << 20,
+            dialer: Dialer::default(),
         }
     }
 

@@ -16,6 +16,7 @@ use metasrv_proto::meta::{HeartbeatRequest, HeartbeatResponse, RequestHeader, Ro
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 
+use crate::dial::Dialer;
 use crate::peer;
 
 /// Time between two probes, and between two attempts to connect.
@@ -40,12 +41,17 @@ pub struct Answer {
 }
 
 /// Probes the replica at this address until the receivers are gone; publishes the last answer.
-pub async fn probe(addr: String, clock: Arc<dyn Clock>, answers: watch::Sender<Option<Answer>>) {
+pub async fn probe(
+    addr: String,
+    dialer: Dialer,
+    clock: Arc<dyn Clock>,
+    answers: watch::Sender<Option<Answer>>,
+) {
     loop {
         let ended = tokio::select! {
             biased;
             () = answers.closed() => return,
-            ended = session(&addr, clock.as_ref(), &answers) => ended,
+            ended = session(&addr, &dialer, clock.as_ref(), &answers) => ended,
         };
         tracing::trace!(addr, why = ended, "the probes' stream ended; another one follows");
         tokio::time::sleep(INTERVAL).await;
@@ -53,8 +59,13 @@ pub async fn probe(addr: String, clock: Arc<dyn Clock>, answers: watch::Sender<O
 }
 
 /// One stream of probes; says why it ended.
-async fn session(addr: &str, clock: &dyn Clock, answers: &watch::Sender<Option<Answer>>) -> String {
-    let channel = match tokio::time::timeout(CONNECT, peer::connect(addr)).await {
+async fn session(
+    addr: &str,
+    dialer: &Dialer,
+    clock: &dyn Clock,
+    answers: &watch::Sender<Option<Answer>>,
+) -> String {
+    let channel = match tokio::time::timeout(CONNECT, peer::connect(dialer, addr)).await {
         Ok(Ok(channel)) => channel,
         Ok(Err(why)) => return why,
         Err(_) => return format!("no connection within {CONNECT:?}"),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use etcd_client::{Channel, Client, Error};
 use tonic::transport::Endpoint;
 
+use crate::dial::Dialer;
 use crate::store::StoreError;
 
 /// A connection that is not made within this time is not made.
@@ -25,6 +26,7 @@ const DECODE_LIMIT: usize = 64 << 20;
 /// Connections to the members of one etcd cluster.
 pub struct EtcdConnection {
     endpoints: Vec<Endpoint>,
+    dialer: Dialer,
     clients: Vec<tokio::sync::OnceCell<Client>>,
     /// The endpoint that answered last.
     current: AtomicUsize,
@@ -35,7 +37,7 @@ impl EtcdConnection {
     ///
     /// # Errors
     /// [`StoreError::Invalid`] where an endpoint is no URL, or there is none.
-    pub fn new(endpoints: &[String]) -> Result<EtcdConnection, StoreError> {
+    pub fn new(endpoints: &[String], dialer: &Dialer) -> Result<EtcdConnection, StoreError> {
         let parsed: Result<Vec<Endpoint>, StoreError> = endpoints
             .iter()
             .map(|url| {
@@ -57,12 +59,17 @@ impl EtcdConnection {
         let clients = endpoints.iter().map(|_| tokio::sync::OnceCell::new()).collect();
         // Replicas begin with different members, so that they do not all hang on one.
         let current = AtomicUsize::new(rand::random_range(0..endpoints.len()));
-        Ok(EtcdConnection { endpoints, clients, current })
+        Ok(EtcdConnection { endpoints, dialer: dialer.clone(), clients, current })
     }
 
     async fn client(&self, index: usize) -> Result<Client, Error> {
-        let client = self.clients[index].get_or_try_init(|| connect(&self.endpoints[index])).await?;
+        let client = self.clients[index].get_or_try_init(|| self.connect(index)).await?;
         Ok(client.clone())
+    }
+
+    /// A client of one endpoint; connects when it is used.
+    async fn connect(&self, index: usize) -> Result<Client, Error> {
+        Client::from_channel(Channel::Tonic(self.dialer.channel(&self.endpoints[index])), None).await
     }
 
     /// A client of its own on the endpoint that answered last, for a call that may take for ever.
@@ -71,7 +78,7 @@ impl EtcdConnection {
     /// As the client has them.
     pub async fn dedicated(&self) -> Result<(usize, Client), Error> {
         let index = self.current.load(Ordering::Relaxed);
-        Ok((index, connect(&self.endpoints[index]).await?))
+        Ok((index, self.connect(index).await?))
     }
 
     /// The next call goes to another endpoint, unless somebody has moved on already.
@@ -168,11 +175,6 @@ impl EtcdConnection {
             }
         }
     }
-}
-
-/// A client of one endpoint; connects when it is used.
-async fn connect(endpoint: &Endpoint) -> Result<Client, Error> {
-    Client::from_channel(Channel::Tonic(endpoint.connect_lazy()), None).await
 }
 
 /// The key-value client of a connection, ready for large pages.

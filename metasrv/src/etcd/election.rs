@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 use super::connection::{CALL_TIMEOUT, EtcdConnection, classify, kv};
 use super::store::to_record;
+use crate::dial::Dialer;
 use crate::store::{Page, Record, StoreError};
 
 /// A campaign is ended by whoever waits for it; etcd's own answer to one that cannot be reached comes by the pings.
@@ -45,7 +46,17 @@ impl EtcdElection {
     /// # Errors
     /// [`StoreError::Invalid`] where an endpoint is no URL.
     pub fn new(endpoints: &[String]) -> Result<EtcdElection, StoreError> {
-        Ok(EtcdElection { leases: EtcdConnection::new(endpoints)?, queue: EtcdConnection::new(endpoints)? })
+        EtcdElection::through(endpoints, &Dialer::default())
+    }
+
+    /// The same, reached by this dialer.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`] where an endpoint is no URL.
+    pub fn through(endpoints: &[String], dialer: &Dialer) -> Result<EtcdElection, StoreError> {
+        let (leases, queue) =
+            (EtcdConnection::new(endpoints, dialer)?, EtcdConnection::new(endpoints, dialer)?);
+        Ok(EtcdElection { leases, queue })
     }
 
     /// Asks for a lease; returns its id and the TTL that etcd chose.

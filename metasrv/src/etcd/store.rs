@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use etcd_client::{CompareOp, GetOptions, KeyValue, PutOptions, SortOrder, SortTarget, TxnOp, TxnOpResponse};
 
 use super::connection::{CALL_TIMEOUT, EtcdConnection, kv};
+use crate::dial::Dialer;
 use crate::store::{Change, Compare, Outcome, Page, Place, Record, Store, StoreError, Txn, check_key};
 
 /// Records of one page of a list.
@@ -27,7 +28,15 @@ impl EtcdStore {
     /// # Errors
     /// [`StoreError::Invalid`] where an endpoint is no URL.
     pub fn new(endpoints: &[String]) -> Result<EtcdStore, StoreError> {
-        Ok(EtcdStore { connection: EtcdConnection::new(endpoints)? })
+        EtcdStore::through(endpoints, &Dialer::default())
+    }
+
+    /// The same, reached by this dialer.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`] where an endpoint is no URL.
+    pub fn through(endpoints: &[String], dialer: &Dialer) -> Result<EtcdStore, StoreError> {
+        Ok(EtcdStore { connection: EtcdConnection::new(endpoints, dialer)? })
     }
 
     /// One page of the keys from `from` up to, and without, `end`; `revision` 0 means the present one. In descending order

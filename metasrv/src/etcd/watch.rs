@@ -13,6 +13,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 
 use super::connection::{CALL_TIMEOUT, EtcdConnection, classify, kv};
 use super::store::{EtcdStore, to_record};
+use crate::dial::Dialer;
 use crate::keys::Keys;
 use crate::mirror::follow::{Heard, Source, Watch, WatchEnd};
 use crate::mirror::state::Event;
@@ -49,12 +50,24 @@ impl EtcdSource {
     ///
     /// # Errors
     /// [`StoreError::Invalid`] where an endpoint is no URL.
-    pub fn over(endpoints: &[String], (from, end): (String, String)) -> Result<EtcdSource, StoreError> {
+    pub fn over(endpoints: &[String], range: (String, String)) -> Result<EtcdSource, StoreError> {
+        EtcdSource::through(endpoints, range, &Dialer::default())
+    }
+
+    /// The same, reached by this dialer.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`] where an endpoint is no URL.
+    pub fn through(
+        endpoints: &[String],
+        (from, end): (String, String),
+        dialer: &Dialer,
+    ) -> Result<EtcdSource, StoreError> {
         Ok(EtcdSource {
             from,
             end,
-            store: EtcdStore::new(endpoints)?,
-            connection: EtcdConnection::new(endpoints)?,
+            store: EtcdStore::through(endpoints, dialer)?,
+            connection: EtcdConnection::new(endpoints, dialer)?,
             watched: AtomicUsize::new(0),
         })
     }

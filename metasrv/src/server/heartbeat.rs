@@ -14,6 +14,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::limits;
 use super::stream;
+use crate::dial::Dialer;
 use crate::election::ElectionHandle;
 use crate::faults::Faults;
 use crate::handler::{HeartbeatHandlerGroup, KnownLeader};
@@ -43,6 +44,8 @@ pub struct Shared {
     pub mirror: Option<Mirror>,
     /// Where `now` comes from.
     pub clock: Arc<dyn Clock>,
+    /// How other replicas are reached.
+    pub dialer: Dialer,
     /// Counters and gauges.
     pub metrics: Arc<Metrics>,
     /// The pulse of this replica's election; absent in embedded mode.

@@ -53,14 +53,17 @@ use metasrv_proto::admin::replica_server::ReplicaServer;
 use metasrv_proto::admin::routes_server::RoutesServer;
 use metasrv_proto::admin::supervisor_server::SupervisorServer;
 use metasrv_proto::meta::heartbeat_server::HeartbeatServer;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tonic::transport::server::TcpIncoming;
+use tokio_stream::Stream;
+use tonic::transport::server::{Connected, TcpIncoming};
 
 use crate::clock::{SystemClock, wall_clock_ms};
 use crate::config::{Config, StoreConfig, loopback_of};
+use crate::dial::Dialer;
 use crate::election::{Elector, VitalSigns};
 use crate::etcd::election::EtcdElection;
 use crate::etcd::store::EtcdStore;
@@ -183,8 +186,40 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     let grpc = listen("grpc-addr", config.grpc_addr).await?;
     let http = listen("http-addr", config.http_addr).await?;
+    let incoming = TcpIncoming::from(grpc).with_nodelay(Some(true));
+    let surroundings =
+        Surroundings { clock: Arc::new(SystemClock), dialer: Dialer::default(), incoming, http: Some(http) };
+    serve_in(surroundings, config, faults, shutdown).await
+}
+
+/// What a replica finds around it: the machine's clock and its network, or what a simulation makes of both.
+pub struct Surroundings<I> {
+    /// Counts also the time in which the process does not run.
+    pub clock: Arc<dyn Clock>,
+    /// How others are reached; 127.0.0.1 is the replica itself.
+    pub dialer: Dialer,
+    /// The connections of its gRPC listener.
+    pub incoming: I,
+    /// Its HTTP listener, where it has one.
+    pub http: Option<TcpListener>,
+}
+
+/// Runs a replica in these surroundings until `shutdown` turns true.
+///
+/// # Errors
+/// [`ServeError`].
+pub async fn serve_in<I, IO>(
+    surroundings: Surroundings<I>,
+    config: Config,
+    faults: Option<Faults>,
+    shutdown: watch::Receiver<bool>,
+) -> Result<(), ServeError>
+where
+    I: Stream<Item = std::io::Result<IO>>,
+    IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+{
+    let Surroundings { clock, dialer, incoming, http } = surroundings;
     let own_listener = loopback_of(config.grpc_addr).to_string();
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let metrics = Arc::new(Metrics::new());
     let keys = Keys::new(&config.prefix);
     let (seen, leader) = watch::channel(None);
@@ -222,10 +257,10 @@ pub async fn serve(
     let (store, mut coordination) = match &config.store {
         StoreConfig::Etcd { endpoints } => {
             let unusable = |error: StoreError| ServeError::Endpoints(error.to_string());
-            let store: Arc<dyn Store> = Arc::new(EtcdStore::new(endpoints).map_err(unusable)?);
-            let election = Arc::new(EtcdElection::new(endpoints).map_err(unusable)?);
+            let store: Arc<dyn Store> = Arc::new(EtcdStore::through(endpoints, &dialer).map_err(unusable)?);
+            let election = Arc::new(EtcdElection::through(endpoints, &dialer).map_err(unusable)?);
             let (answering, answers) = watch::channel(None);
-            tasks.spawn(probe::probe(own_listener.clone(), Arc::clone(&clock), answering));
+            tasks.spawn(probe::probe(own_listener, dialer.clone(), Arc::clone(&clock), answering));
             let vitals =
                 VitalSigns { answers, view: view.clone(), faults: faults.clone().unwrap_or_default() };
             let (elector, handle) = Elector::new(Arc::clone(&election), candidate(&store), seen, vitals);
@@ -236,15 +271,17 @@ pub async fn serve(
                 keys.clone(),
                 Arc::clone(&clock),
                 Arc::clone(&metrics),
+                dialer.clone(),
                 longest,
             );
             tasks.spawn(Arc::clone(&standby).watch(view.clone()));
             replica = Some(ReplicaService::new(handle.clone(), standby));
             if let Some(mirror) = mirror.clone() {
-                let source = Arc::new(EtcdSource::new(endpoints, &keys).map_err(unusable)?);
+                let source =
+                    Arc::new(EtcdSource::through(endpoints, keys.mirrored(), &dialer).map_err(unusable)?);
                 tasks.spawn(mirror::follow::follow(mirror, source, leader.clone()));
             }
-            let source = EtcdSource::over(endpoints, keys.routed()).map_err(unusable)?;
+            let source = EtcdSource::through(endpoints, keys.routed(), &dialer).map_err(unusable)?;
             tasks.spawn(board::keep(routes.clone(), Arc::new(source)));
             tasks.spawn(reserve::keep(candidate(&store), view.clone()));
             tasks.spawn(observer::observe(
@@ -277,6 +314,7 @@ pub async fn serve(
         view: view.clone(),
         mirror: mirror.clone(),
         clock: Arc::clone(&clock),
+        dialer,
         metrics: Arc::clone(&metrics),
         election: coordination.handle(),
         faults: faults.clone().unwrap_or_default(),
@@ -294,7 +332,9 @@ pub async fn serve(
     let pushers = Arc::clone(shared.group.pushers());
     let (reporter, grpc_health) = tonic_health::server::health_reporter();
     tasks.spawn(health::report(Arc::clone(&health), reporter));
-    tasks.spawn(crate::http::serve(http, health.clone(), metrics, faults, wait_for(closed.clone())));
+    if let Some(http) = http {
+        tasks.spawn(crate::http::serve(http, health.clone(), metrics, faults, wait_for(closed.clone())));
+    }
     let server = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(HTTP2_KEEPALIVE.0))
         .http2_keepalive_timeout(Some(HTTP2_KEEPALIVE.1))
@@ -309,7 +349,7 @@ pub async fn serve(
         .add_optional_service(replica.map(ReplicaServer::new))
         .add_service(grpc_health)
         .add_service(reflection::service())
-        .serve_with_incoming_shutdown(TcpIncoming::from(grpc).with_nodelay(Some(true)), wait_for(closed));
+        .serve_with_incoming_shutdown(incoming, wait_for(closed));
     tokio::pin!(server);
 
     tokio::select! {

@@ -11,6 +11,7 @@ use metasrv_proto::admin::{
 use tonic::Status;
 
 use super::heartbeat::Shared;
+use crate::dial::Dialer;
 use crate::leader::Leader;
 use crate::peer;
 
@@ -74,8 +75,11 @@ async fn bring_forward(
         return Err(Status::invalid_argument(format!("to: {to:?} leads already")));
     }
     for before in members.get(1..position).unwrap_or_default() {
-        let asked =
-            tokio::time::timeout(ASK, stand_back(&before.addr, format!("{to} shall lead next"))).await;
+        let asked = tokio::time::timeout(
+            ASK,
+            stand_back(&shared.dialer, &before.addr, format!("{to} shall lead next")),
+        )
+        .await;
         match asked {
             Ok(Ok(())) => {}
             Ok(Err(why)) => return Err(cannot_yield(before, &why)),
@@ -100,7 +104,7 @@ fn cannot_yield(before: &CandidateRecord, why: &str) -> Status {
     ))
 }
 
-async fn stand_back(addr: &str, reason: String) -> Result<(), String> {
-    let asked = ReplicaClient::new(peer::connect(addr).await?).r#yield(YieldRequest { reason }).await;
+async fn stand_back(dialer: &Dialer, addr: &str, reason: String) -> Result<(), String> {
+    let asked = ReplicaClient::new(peer::connect(dialer, addr).await?).r#yield(YieldRequest { reason }).await;
     asked.map(drop).map_err(|status| status.message().to_owned())
 }

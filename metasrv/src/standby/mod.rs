@@ -24,6 +24,7 @@ use metasrv_core::suspicion::{Opinion, Suspicion};
 use metasrv_core::time::{BootTime, Clock};
 use tokio::sync::watch;
 
+use crate::dial::Dialer;
 use crate::etcd::election::EtcdElection;
 use crate::handler::KnownLeader;
 use crate::keys::Keys;
@@ -45,6 +46,7 @@ pub struct Standby {
     keys: Keys,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
+    dialer: Dialer,
     suspicion: Mutex<Suspicion>,
 }
 
@@ -56,10 +58,11 @@ impl Standby {
         keys: Keys,
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
+        dialer: Dialer,
         longest: Duration,
     ) -> Arc<Standby> {
         let suspicion = Mutex::new(Suspicion::new(longest));
-        Arc::new(Standby { election, store, keys, clock, metrics, suspicion })
+        Arc::new(Standby { election, store, keys, clock, metrics, dialer, suspicion })
     }
 
     /// What this replica thinks of the leader of this term.
@@ -113,7 +116,7 @@ impl Standby {
     /// Comes back with evidence that this leader does not lead any more.
     async fn watch_leader(&self, leader: &KnownLeader, view: &watch::Receiver<View>) -> &'static str {
         tokio::select! {
-            () = port::gone(&leader.addr) => "gone",
+            () = port::gone(&self.dialer, &leader.addr) => "gone",
             () = vote::deposed(self, leader, view) => "silent",
         }
     }

@@ -11,8 +11,9 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt as _;
-use tokio::net::TcpStream;
 use tokio::time::Instant;
+
+use crate::dial::{Connection, Dialer};
 
 /// Deadline of one attempt to connect.
 const CONNECT: Duration = Duration::from_secs(1);
@@ -26,7 +27,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(1);
 /// What became of an attempt to connect.
 enum Port {
     /// Somebody listens.
-    Open(TcpStream),
+    Open(Connection),
     /// Nobody does.
     Refuses,
     /// Nobody knows: the name does not resolve, or no answer came.
@@ -34,10 +35,10 @@ enum Port {
 }
 
 /// Comes back once a connection to this port was open, ended, and none can be made any more.
-pub async fn gone(addr: &str) {
+pub async fn gone(dialer: &Dialer, addr: &str) {
     let (mut was_open, mut pause) = (false, FIRST_PAUSE);
     loop {
-        match connect(addr).await {
+        match connect(dialer, addr).await {
             Port::Open(mut connection) => {
                 was_open = true;
                 let opened = Instant::now();
@@ -55,8 +56,8 @@ pub async fn gone(addr: &str) {
     }
 }
 
-async fn connect(addr: &str) -> Port {
-    match tokio::time::timeout(CONNECT, TcpStream::connect(addr)).await {
+async fn connect(dialer: &Dialer, addr: &str) -> Port {
+    match tokio::time::timeout(CONNECT, dialer.connect(addr)).await {
         Ok(Ok(connection)) => Port::Open(connection),
         // Where a name has several addresses, this is the last one's error: all of them failed.
         Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => Port::Refuses,
@@ -70,11 +71,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_port_that_refuses_is_told_from_one_that_listens() {
+        let dialer = Dialer::default();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap().to_string();
-        assert!(matches!(connect(&addr).await, Port::Open(_)));
+        assert!(matches!(connect(&dialer, &addr).await, Port::Open(_)));
         drop(listener);
-        assert!(matches!(connect(&addr).await, Port::Refuses));
-        assert!(matches!(connect("no such name:1").await, Port::Silent));
+        assert!(matches!(connect(&dialer, &addr).await, Port::Refuses));
+        assert!(matches!(connect(&dialer, "no such name:1").await, Port::Silent));
     }
 }

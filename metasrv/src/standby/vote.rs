@@ -21,6 +21,7 @@ use metasrv_proto::admin::replica_client::ReplicaClient;
 use tokio::sync::watch;
 
 use super::Standby;
+use crate::dial::Dialer;
 use crate::handler::KnownLeader;
 use crate::observer::View;
 use crate::peer;
@@ -35,7 +36,7 @@ const QUESTION: Duration = Duration::from_millis(250);
 /// Comes back once a majority suspects this leader.
 pub async fn deposed(standby: &Standby, leader: &KnownLeader, view: &watch::Receiver<View>) {
     let (answering, answers) = watch::channel(None);
-    let probing = probe::probe(leader.addr.clone(), standby.clock.clone(), answering);
+    let probing = probe::probe(leader.addr.clone(), standby.dialer.clone(), standby.clock.clone(), answering);
     tokio::select! {
         // Ends only with its receiver.
         () = probing => {}
@@ -61,7 +62,7 @@ async fn listen(
             continue;
         }
         let (others, replicas) = electorate(&view.borrow(), leader);
-        let votes = count(leader.term, others).await.saturating_add(1);
+        let votes = count(&standby.dialer, leader.term, others).await.saturating_add(1);
         let decided = is_majority(votes, replicas);
         if decided || !said {
             said = true;
@@ -90,19 +91,19 @@ fn electorate(view: &View, leader: &KnownLeader) -> (Vec<String>, usize) {
 }
 
 /// How many of these suspect the leader of this term.
-async fn count(term: Term, others: Vec<String>) -> usize {
+async fn count(dialer: &Dialer, term: Term, others: Vec<String>) -> usize {
     let asked: FuturesUnordered<_> = others
         .into_iter()
         .map(|addr| async move {
-            let answer = tokio::time::timeout(QUESTION, ask(&addr, term)).await;
+            let answer = tokio::time::timeout(QUESTION, ask(dialer, &addr, term)).await;
             matches!(answer, Ok(Some(true)))
         })
         .collect();
     asked.filter(|agrees| std::future::ready(*agrees)).count().await
 }
 
-async fn ask(addr: &str, term: Term) -> Option<bool> {
-    let mut replica = ReplicaClient::new(peer::connect(addr).await.ok()?);
+async fn ask(dialer: &Dialer, addr: &str, term: Term) -> Option<bool> {
+    let mut replica = ReplicaClient::new(peer::connect(dialer, addr).await.ok()?);
     let answer = replica.suspects(SuspectsRequest { term: term.0 }).await.ok()?;
     Some(answer.into_inner().suspects)
 }
