@@ -1,7 +1,7 @@
 # Two commands do all the set-up: make run, make test. `make help` lists the rest.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-compose lint fmt build bench scale chaos model mutations mutants etcd deploy-tools promtool
+.PHONY: help run test test-compose lint fmt build bench scale chaos sim model mutations mutants etcd deploy-tools promtool
 
 CARGO ?= cargo
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
@@ -18,6 +18,7 @@ help:
 	@echo 'make scale    100,000 regions on 100 datanodes, and what they cost; ARGS="--quick" for whether it works'
 	@echo 'make chaos    real faults and what they cost; FAULT=leader-kill or FAULT=etcd- for some, ROUNDS=3, ARGS="--quick"'
 	@echo '              FAULT=region- for those of regions: datanodes lost, regions moved, nodes drained'
+	@echo 'make sim      whole clusters in virtual time, a seed each; SEEDS=2000 for more, SEED=7 for one, ARGS="--trace" for its lines'
 	@echo 'make model    searches every state of leases and moves within bounds, then removes each rule; ARGS="--steps" for the traces'
 	@echo 'make mutations  only the second half of it'
 	@echo 'make mutants  is there a test for each decision of the core? takes an hour; ARGS="-f metasrv/core/src/lease.rs" for a file'
@@ -70,6 +71,11 @@ test-compose:
 	$(CARGO) build --profile $(if $(filter debug,$(PROFILE)),dev,$(PROFILE)) -p metasrv -p datanode -p metasrv-tests \
 		--bin metasrv --bin metactl --bin datanode --bin compose
 	METASRV_BIN_DIR=$(TARGET)/$(PROFILE) $(TARGET)/$(PROFILE)/compose $(ARGS)
+
+SEEDS ?= 200
+sim:
+	$(CARGO) build --release -p metasrv-sim --bin sim
+	$(TARGET)/release/sim $(if $(SEED),--seed $(SEED),--seeds $(SEEDS)) $(ARGS)
 
 model:
 	$(CARGO) build --release -p metasrv-proof --bin model

@@ -5,11 +5,10 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use metasrv_tls::ClientTls;
-use metasrv_tls::client::Connector;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::config::{KeepAlive, Timeouts, parse_address};
+use crate::dialer::Dialer;
 use crate::error::ClientError;
 
 /// There are a handful of replicas. More addresses than this come from hints that lead nowhere.
@@ -19,7 +18,7 @@ const MOST_CACHED: usize = 64;
 pub(crate) struct Channels {
     connect_timeout: Duration,
     keep_alive: KeepAlive,
-    tls: Option<ClientTls>,
+    dialer: Dialer,
     cached: Mutex<Cache>,
 }
 
@@ -38,8 +37,8 @@ pub(crate) struct Lent {
 }
 
 impl Channels {
-    pub(crate) fn new(timeouts: Timeouts, keep_alive: KeepAlive, tls: Option<ClientTls>) -> Channels {
-        Channels { connect_timeout: timeouts.connect, keep_alive, tls, cached: Mutex::default() }
+    pub(crate) fn new(timeouts: Timeouts, keep_alive: KeepAlive, dialer: Dialer) -> Channels {
+        Channels { connect_timeout: timeouts.connect, keep_alive, dialer, cached: Mutex::default() }
     }
 
     /// Whether there is a connection to an address already.
@@ -53,11 +52,7 @@ impl Channels {
         if let Some(lent) = cache.by_address.get(addr) {
             return Ok(lent.clone());
         }
-        let endpoint = self.endpoint(addr)?;
-        let channel = match &self.tls {
-            Some(tls) => endpoint.connect_with_connector_lazy(Connector(tls.clone())),
-            None => endpoint.connect_lazy(),
-        };
+        let channel = self.dialer.channel(&self.endpoint(addr)?);
         if cache.by_address.len() >= MOST_CACHED {
             cache.by_address.clear();
         }
@@ -77,13 +72,7 @@ impl Channels {
     pub(crate) async fn connect(&self, addr: &str) -> Result<Channel, ClientError> {
         let endpoint = self.endpoint(addr)?;
         let failed = |why: String| ClientError::Transport { addr: addr.to_owned(), why };
-        let connected = async {
-            match &self.tls {
-                Some(tls) => endpoint.connect_with_connector(Connector(tls.clone())).await,
-                None => endpoint.connect().await,
-            }
-        };
-        match tokio::time::timeout(self.connect_timeout, connected).await {
+        match tokio::time::timeout(self.connect_timeout, self.dialer.connected(&endpoint)).await {
             Ok(Ok(channel)) => Ok(channel),
             Ok(Err(error)) => Err(failed(root_cause(&error))),
             Err(_) => Err(failed(format!("no connection within {:?}", self.connect_timeout))),
@@ -101,7 +90,7 @@ impl Channels {
     fn endpoint(&self, addr: &str) -> Result<Endpoint, ClientError> {
         let failed = |why: String| ClientError::Transport { addr: addr.to_owned(), why };
         let authority = parse_address(addr).map_err(failed)?;
-        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let scheme = self.dialer.scheme();
         let endpoint = Endpoint::from_shared(format!("{scheme}://{authority}"))
             .map_err(|error| failed(root_cause(&error)))?;
         Ok(endpoint

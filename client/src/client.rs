@@ -53,7 +53,8 @@ impl MetaClient {
     /// Checks the configuration. Nothing is connected before the first call.
     pub fn try_new(config: MetaClientConfig) -> Result<MetaClient, ConfigError> {
         let peers = config.validate()?;
-        let channels = Channels::new(config.timeouts, config.keep_alive, config.tls.clone());
+        let channels =
+            Channels::new(config.timeouts, config.keep_alive, config.dialer.secured(config.tls.clone()));
         let known = Known { installation: config.installation, ..Known::default() };
         let member_id = AtomicU64::new(config.member_id);
         let inner = Inner {

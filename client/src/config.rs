@@ -8,6 +8,7 @@ use metasrv_tls::ClientTls;
 use tonic::transport::Uri;
 
 use crate::back_off::BackOff;
+use crate::dialer::Dialer;
 
 /// Everything a [`MetaClient`](crate::MetaClient) is made of.
 #[derive(Clone, Debug)]
@@ -35,6 +36,8 @@ pub struct MetaClientConfig {
     pub back_off: BackOff,
     /// Largest message, in bytes, in both directions. A heartbeat of a node with 100,000 regions takes some MiB.
     pub max_message_bytes: usize,
+    /// How replicas are reached.
+    pub dialer: Dialer,
 }
 
 impl MetaClientConfig {
@@ -56,6 +59,7 @@ impl MetaClientConfig {
             stagger: Duration::from_millis(50),
             back_off: BackOff::default(),
             max_message_bytes: 16 << 20,
+            dialer: Dialer::default(),
         }
     }
 

@@ -19,6 +19,7 @@
 //! | `operations.rs` | [`OperationsClient`]: what operators decide about nodes, regions and failovers |
 //! | `call.rs` | how the calls of both find the leader, or any replica, and what is tried again |
 //! | `certificate.rs` | `certify_end`: a supervisor tells that its process has ended |
+//! | `dialer.rs` | [`Dialer`]: what opens connections |
 //! | `channels.rs` | one HTTP/2 connection per address, dropped after a transport error |
 //! | `back_off.rs` | how long to wait before the next attempt |
 //! | `error.rs` | [`ClientError`] |
@@ -35,6 +36,7 @@ mod certificate;
 mod channels;
 mod client;
 mod config;
+mod dialer;
 mod error;
 mod frontend;
 mod heartbeat;
@@ -61,6 +63,7 @@ pub use admin::{AdminClient, NodeList, RegionList};
 pub use back_off::{BackOff, Waits};
 pub use client::{Leader, MetaClient};
 pub use config::{ConfigError, KeepAlive, MetaClientConfig, Timeouts, Violation, parse_address};
+pub use dialer::{Dialer, Network, Opening, Wire};
 pub use error::ClientError;
 pub use frontend::{FrontendOptions, FrontendTask};
 pub use heartbeat::{HeartbeatSender, HeartbeatStream, wall_clock_ms};

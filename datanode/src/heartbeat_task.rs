@@ -145,7 +145,12 @@ impl HeartbeatTask {
         HeartbeatTask::with_clock(options, Arc::new(SystemClock))
     }
 
-    pub(crate) fn with_clock(
+    /// As [`HeartbeatTask::try_new`], with another clock than the machine's: for simulations. The clock must never go back,
+    /// and must count time in which the process does not run.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at once.
+    pub fn with_clock(
         options: HeartbeatTaskOptions,
         clock: Arc<dyn Clock>,
     ) -> Result<HeartbeatTask, InvalidOptions> {

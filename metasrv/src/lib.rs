@@ -5,6 +5,7 @@ pub mod clock;
 pub mod command;
 pub mod config;
 pub mod control;
+pub mod dial;
 pub mod election;
 pub mod etcd;
 pub mod faults;

@@ -1,5 +1,6 @@
-//! One contract, three stores: what the server relies on, asked of the memory store (the model), of the embedded store,
-//! and of a real etcd. Whatever one of them cannot do is not in the contract, and whatever is in it, all of them do.
+//! One contract, four stores: what the server relies on, asked of the memory store (the model), of the embedded store, of a
+//! real etcd, and of the simulation's model of one. Whatever one of them cannot do is not in the contract, and whatever is in
+//! it, all of them do. What is asked of etcd only (leases, campaigns, watches) is in `etcd_model.rs`.
 //!
 //! | file | what |
 //! | --- | --- |
@@ -27,6 +28,7 @@ use metasrv::etcd::store::EtcdStore;
 use metasrv::store::embedded::EmbeddedStore;
 use metasrv::store::memory::MemoryStore;
 use metasrv::store::{Change, Compare, Outcome, Page, Record, Store, StoreError, Txn};
+use metasrv_sim::etcd::served::Served;
 use metasrv_tests::etcd::Etcd;
 use metasrv_tests::wait::eventually;
 use tempfile::TempDir;
@@ -132,6 +134,13 @@ async fn the_embedded_store_keeps_the_contract() {
 async fn etcd_keeps_the_contract() {
     let (_directory, _etcd, store) = etcd().await;
     holds(store).await;
+}
+
+/// Goal: the simulation's etcd is no easier to live with than the real one. Method: every clause, through the same client.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_model_etcd_keeps_the_contract() {
+    let served = Served::start().await.unwrap();
+    holds(Arc::new(EtcdStore::new(&served.endpoints()).unwrap())).await;
 }
 
 /// Goal: what the embedded store acknowledged is there after a restart, and revisions go on where they were; two

@@ -48,6 +48,9 @@ use crate::store::{Change as StoreChange, Record};
 /// Commands that wait for a record to be changed. An operator's script has a handful under way.
 const MOST_WAITING: usize = 64;
 
+/// A record whose time is over is in nobody's way: where it could not be removed, it is tried again after so long.
+const REST: Duration = Duration::from_secs(1);
+
 /// What operators want, as the store has it.
 #[derive(Default)]
 pub struct Orders {
@@ -56,6 +59,8 @@ pub struct Orders {
     /// Held by the change that is on its way; one that is dropped has let go of its record.
     changing: BTreeMap<Subject, Weak<()>>,
     waiting: VecDeque<(Subject, Command)>,
+    /// Before that no record whose time is over is removed: the last attempt failed.
+    resting_until: BootTime,
 }
 
 /// A record of an order.
@@ -195,6 +200,9 @@ impl Orders {
 
     /// An announced restart whose time is over, and of which nothing else is left: its record is to go.
     pub fn outlived(&mut self, keys: &Keys, now: BootTime) -> Option<(NodeKey, (Write, Change))> {
+        if now < self.resting_until {
+            return None;
+        }
         let over = |order: &NodeOrder| !order.record.cordoned && order.restarting_until <= now;
         let is_free = |node: &NodeKey| !self.is_changing(Subject::Node(*node));
         let node =
@@ -268,6 +276,13 @@ impl Orders {
                 self.failover = order.unwrap_or_default();
             }
         }
+    }
+
+    /// A change was not made. What was begun by itself is not begun again at once: where leadership has just ended, an attempt
+    /// fails as soon as it begins, and the loop would do nothing else until it is told.
+    pub fn failed(&mut self, change: Change, now: BootTime) {
+        drop(change);
+        self.resting_until = now + REST;
     }
 
     /// Whether a change of this record is on its way to the store.

@@ -7,12 +7,11 @@ use std::time::Duration;
 
 use etcd_client::{Channel, Client, Error};
 use metasrv_core::time::Clock as _;
-use metasrv_tls::ClientTls;
-use metasrv_tls::client::Connector;
 use tonic::transport::Endpoint;
 
 use super::members::Members;
 use crate::clock::SystemClock;
+use crate::dial::Dialer;
 use crate::metrics::Metrics;
 use crate::store::StoreError;
 
@@ -32,11 +31,11 @@ const DECODE_LIMIT: usize = 64 << 20;
 /// Connections to the members of one etcd cluster.
 pub struct EtcdConnection {
     endpoints: Vec<Endpoint>,
+    dialer: Dialer,
     clients: Vec<tokio::sync::OnceCell<Client>>,
     /// The endpoint that answered last.
     current: AtomicUsize,
     metrics: Option<Arc<Metrics>>,
-    tls: Option<ClientTls>,
 }
 
 impl EtcdConnection {
@@ -67,13 +66,18 @@ impl EtcdConnection {
         let clients = endpoints.iter().map(|_| tokio::sync::OnceCell::new()).collect();
         // Replicas begin with different members, so that they do not all hang on one.
         let current = AtomicUsize::new(rand::random_range(0..endpoints.len()));
-        let (metrics, tls) = (members.metrics.clone(), members.tls.clone());
-        Ok(EtcdConnection { endpoints, clients, current, metrics, tls })
+        let (dialer, metrics) = (members.dialer.clone(), members.metrics.clone());
+        Ok(EtcdConnection { endpoints, dialer, clients, current, metrics })
     }
 
     async fn client(&self, index: usize) -> Result<Client, Error> {
         let client = self.clients[index].get_or_try_init(|| self.connect(index)).await?;
         Ok(client.clone())
+    }
+
+    /// A client of one endpoint; connects when it is used.
+    async fn connect(&self, index: usize) -> Result<Client, Error> {
+        Client::from_channel(Channel::Tonic(self.dialer.channel(&self.endpoints[index])), None).await
     }
 
     /// A client of its own on the endpoint that answered last, for a call that may take for ever.
@@ -83,16 +87,6 @@ impl EtcdConnection {
     pub async fn dedicated(&self) -> Result<(usize, Client), Error> {
         let index = self.current.load(Ordering::Relaxed);
         Ok((index, self.connect(index).await?))
-    }
-
-    /// A client of one endpoint; connects when it is used.
-    async fn connect(&self, index: usize) -> Result<Client, Error> {
-        let endpoint = &self.endpoints[index];
-        let channel = match &self.tls {
-            Some(tls) => endpoint.connect_with_connector_lazy(Connector(tls.clone())),
-            None => endpoint.connect_lazy(),
-        };
-        Client::from_channel(Channel::Tonic(channel), None).await
     }
 
     /// The next call goes to another endpoint, unless somebody has moved on already.

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use metasrv_tls::ClientTls;
-
+use crate::dial::Dialer;
 use crate::metrics::Metrics;
 
 /// The members of one etcd cluster.
@@ -11,8 +10,8 @@ use crate::metrics::Metrics;
 pub struct Members {
     /// Their addresses, such as `http://10.0.0.1:2379`.
     pub endpoints: Vec<String>,
-    /// How connections are secured, where the addresses begin with `https://`.
-    pub tls: Option<ClientTls>,
+    /// How connections are opened, and secured where the addresses begin with `https://`.
+    pub dialer: Dialer,
     /// Where requests are counted.
     pub metrics: Option<Arc<Metrics>>,
 }

@@ -3,6 +3,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | `mod.rs` | build, run, drain |
+//! | `surroundings.rs` | the machine's clock, ports and network, or what a simulation makes of them |
 //! | `coordination.rs` | how it comes to lead, and how it stops |
 //! | `heartbeat.rs` | the `Heartbeat` service |
 //! | `stream.rs` | the loop of one stream |
@@ -42,17 +43,16 @@ mod routes;
 mod secure;
 mod stream;
 mod supervisor;
+mod surroundings;
 mod timeline;
 mod transfer;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use metasrv_core::id::Term;
-use metasrv_core::time::Clock;
 use metasrv_proto::admin::CandidateRecord;
 use metasrv_proto::admin::admin_server::AdminServer;
 use metasrv_proto::admin::operations_server::OperationsServer;
@@ -60,14 +60,15 @@ use metasrv_proto::admin::replica_server::ReplicaServer;
 use metasrv_proto::admin::routes_server::RoutesServer;
 use metasrv_proto::admin::supervisor_server::SupervisorServer;
 use metasrv_proto::meta::heartbeat_server::HeartbeatServer;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio_stream::Stream;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::server::TcpIncoming;
+use tonic::transport::server::Connected;
 
-use crate::clock::{SystemClock, wall_clock_ms};
+use crate::clock::wall_clock_ms;
 use crate::config::{Config, StoreConfig, loopback_of};
 use crate::election::{Elector, VitalSigns};
 use crate::etcd::election::EtcdElection;
@@ -78,9 +79,9 @@ use crate::faults::Faults;
 use crate::handler::HeartbeatHandlerGroup;
 use crate::keys::Keys;
 use crate::leader::{Candidate, TakeoverError};
-use crate::metrics::Metrics;
 use crate::mirror::{self, Mirror};
 use crate::observer::{self, View};
+use crate::peer::Peers;
 use crate::probe;
 use crate::reserve;
 use crate::routes::embedded::EmbeddedSource;
@@ -95,8 +96,8 @@ use heartbeat::{HeartbeatService, Shared};
 use operations::OperationsService;
 use replica::ReplicaService;
 use routes::RoutesService;
-use secure::Secure;
 use supervisor::SupervisorService;
+pub use surroundings::{Surroundings, serve};
 
 /// A replica that was told to end does so within this time. Where etcd does not answer, the last drain, the resignation
 /// and the release of the lease take 2 s each, open calls 2 s more; and room.
@@ -107,9 +108,6 @@ const CLOSING: Duration = Duration::from_secs(2);
 
 /// HTTP/2 pings find a peer that fell silent.
 const HTTP2_KEEPALIVE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(5));
-
-/// The gRPC server at work.
-type Serving = Pin<Box<dyn Future<Output = Result<(), tonic::transport::Error>> + Send>>;
 
 /// Why a replica did not run, or did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -188,20 +186,22 @@ pub async fn run(config: Config, faults: Option<Faults>) -> Result<(), ServeErro
     }
 }
 
-/// Runs a replica until `shutdown` turns true.
+/// Runs a replica in these surroundings until `shutdown` turns true.
 ///
 /// # Errors
 /// [`ServeError`].
-pub async fn serve(
+pub async fn serve_in<I, IO>(
+    surroundings: Surroundings<I>,
     config: Config,
     faults: Option<Faults>,
     shutdown: watch::Receiver<bool>,
-) -> Result<(), ServeError> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let metrics = Arc::new(Metrics::new());
-    let secure = Secure::of(&config, &clock, &metrics)?;
-    let grpc = listen("grpc-addr", config.grpc_addr).await?;
-    let http = listen("http-addr", config.http_addr).await?;
+) -> Result<(), ServeError>
+where
+    I: Stream<Item = std::io::Result<IO>>,
+    IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+{
+    let Surroundings { clock, metrics, dialer, secure, incoming, http } = surroundings;
+    let peers = Peers::new(dialer.secured(secure.peers.clone()));
     let own_listener = loopback_of(config.grpc_addr).to_string();
     let keys = Keys::new(&config.prefix);
     let (seen, leader) = watch::channel(None);
@@ -242,13 +242,13 @@ pub async fn serve(
             let members = Members {
                 endpoints: endpoints.clone(),
                 metrics: Some(Arc::clone(&metrics)),
-                tls: secure.etcd.clone(),
+                dialer: dialer.secured(secure.etcd.clone()),
             };
             let store: Arc<dyn Store> = Arc::new(EtcdStore::new(&members).map_err(unusable)?);
             let election = Arc::new(EtcdElection::new(&members).map_err(unusable)?);
             let (answering, answers) = watch::channel(None);
-            let oneself = secure.peers.to_oneself(&config.advertise_addr);
-            tasks.spawn(probe::probe(oneself, own_listener.clone(), Arc::clone(&clock), answering));
+            let oneself = peers.to_oneself(&config.advertise_addr);
+            tasks.spawn(probe::probe(oneself, own_listener, Arc::clone(&clock), answering));
             let vitals =
                 VitalSigns { answers, view: view.clone(), faults: faults.clone().unwrap_or_default() };
             let (elector, handle) = Elector::new(Arc::clone(&election), candidate(&store), seen, vitals);
@@ -259,7 +259,7 @@ pub async fn serve(
                 keys.clone(),
                 Arc::clone(&clock),
                 Arc::clone(&metrics),
-                secure.peers.clone(),
+                peers.clone(),
                 longest,
             );
             tasks.spawn(Arc::clone(&standby).watch(view.clone()));
@@ -304,7 +304,7 @@ pub async fn serve(
         metrics: Arc::clone(&metrics),
         election: coordination.handle(),
         faults: faults.clone().unwrap_or_default(),
-        peers: secure.peers.clone(),
+        peers,
         admission: secure.admission.clone(),
     });
     let health = Arc::new(ReplicaHealth::new(Arc::clone(&shared), shutdown.clone()));
@@ -320,13 +320,14 @@ pub async fn serve(
     let pushers = Arc::clone(shared.group.pushers());
     let (reporter, grpc_health) = tonic_health::server::health_reporter();
     tasks.spawn(health::report(Arc::clone(&health), reporter));
-    if let Some(tls) = secure.grpc.clone() {
+    if let Some(tls) = secure.grpc {
         tasks.spawn(secure::keep(tls, Arc::clone(&metrics)));
     }
-    let http = crate::http::Port { listener: http, tls: secure.http };
-    tasks.spawn(crate::http::serve(http, health.clone(), metrics, faults, wait_for(closed.clone())));
+    if let Some(http) = http {
+        tasks.spawn(crate::http::serve(http, health.clone(), metrics, faults, wait_for(closed.clone())));
+    }
     let (admission, replicas_only) = (secure.admission.admins(), secure.admission.replicas());
-    let router = tonic::transport::Server::builder()
+    let server = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(HTTP2_KEEPALIVE.0))
         .http2_keepalive_timeout(Some(HTTP2_KEEPALIVE.1))
         .add_service(
@@ -341,18 +342,9 @@ pub async fn serve(
             replica.map(|replica| InterceptedService::new(ReplicaServer::new(replica), replicas_only)),
         )
         .add_service(grpc_health)
-        .add_service(reflection::service());
-    let mut server: Serving = match secure.grpc {
-        None => {
-            let incoming = TcpIncoming::from(grpc).with_nodelay(Some(true));
-            Box::pin(router.serve_with_incoming_shutdown(incoming, wait_for(closed)))
-        }
-        Some(tls) => {
-            let (incoming, accepting) = incoming::secured(grpc, tls, secure.refusals);
-            tasks.spawn(accepting);
-            Box::pin(router.serve_with_incoming_shutdown(incoming, wait_for(closed)))
-        }
-    };
+        .add_service(reflection::service())
+        .serve_with_incoming_shutdown(incoming, wait_for(closed));
+    tokio::pin!(server);
 
     tokio::select! {
         biased;
@@ -377,10 +369,6 @@ pub async fn serve(
     }
     tracing::info!("ended");
     Ok(())
-}
-
-async fn listen(flag: &'static str, addr: SocketAddr) -> Result<TcpListener, ServeError> {
-    TcpListener::bind(addr).await.map_err(|source| ServeError::Listen { flag, addr, source })
 }
 
 async fn wait_for(mut told: watch::Receiver<bool>) {

@@ -9,7 +9,6 @@ use metasrv_tls::{ClientTls, Clients, ServerTls, TlsError};
 use super::admission::{Admission, Refusals};
 use crate::config::Config;
 use crate::metrics::Metrics;
-use crate::peer::Peers;
 
 /// Time between two looks at one's own certificates where nobody connects.
 const LOOK: Duration = Duration::from_secs(1);
@@ -21,7 +20,7 @@ pub struct Secure {
     /// Below the HTTP service; and whether metrics want a certificate.
     pub http: Option<(ServerTls, Clients)>,
     /// The way to other replicas.
-    pub peers: Peers,
+    pub peers: Option<ClientTls>,
     /// The way to etcd.
     pub etcd: Option<ClientTls>,
     /// Who may do what.
@@ -31,16 +30,28 @@ pub struct Secure {
 }
 
 impl Secure {
+    /// Without any of it.
+    pub fn plain(clock: &Arc<dyn Clock>, metrics: &Arc<Metrics>) -> Secure {
+        let refusals = Arc::new(Refusals::new(Arc::clone(clock), Arc::clone(metrics)));
+        Secure {
+            grpc: None,
+            http: None,
+            peers: None,
+            etcd: None,
+            admission: Admission::of_everybody(),
+            refusals,
+        }
+    }
+
     /// By the configuration.
     ///
     /// # Errors
     /// A file cannot be used.
     pub fn of(config: &Config, clock: &Arc<dyn Clock>, metrics: &Arc<Metrics>) -> Result<Secure, TlsError> {
-        let refusals = Arc::new(Refusals::new(Arc::clone(clock), Arc::clone(metrics)));
+        let plain = Secure::plain(clock, metrics);
         let etcd = config.etcd_tls.clone().map(ClientTls::new).transpose()?;
         let Some(tls) = &config.tls else {
-            let (peers, admission) = (Peers::default(), Admission::of_everybody());
-            return Ok(Secure { grpc: None, http: None, peers, etcd, admission, refusals });
+            return Ok(Secure { etcd, ..plain });
         };
         let grpc = ServerTls::new(tls.files.clone(), tls.clients, b"h2")?;
         // A kubelet has no certificate, and asks all the same.
@@ -51,11 +62,11 @@ impl Secure {
             None
         };
         let admission = match tls.clients {
-            Clients::Required => Admission::by_certificate(Arc::clone(&refusals)),
-            Clients::Optional | Clients::None => Admission::of_everybody(),
+            Clients::Required => Admission::by_certificate(Arc::clone(&plain.refusals)),
+            Clients::Optional | Clients::None => plain.admission,
         };
-        let peers = Peers::new(Some(ClientTls::new(tls.files.clone())?));
-        Ok(Secure { grpc: Some(grpc), http, peers, etcd, admission, refusals })
+        let peers = Some(ClientTls::new(tls.files.clone())?);
+        Ok(Secure { grpc: Some(grpc), http, peers, etcd, admission, refusals: plain.refusals })
     }
 }
 

@@ -11,7 +11,6 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::peer::Peers;
@@ -60,7 +59,7 @@ pub async fn gone(peers: &Peers, addr: &str) {
 /// Hands are shaken where replicas do that: a connection without would be ended as soon as the leader has had enough of it.
 async fn connect(peers: &Peers, addr: &str) -> Port {
     let connecting = async {
-        let stream = TcpStream::connect(addr).await?;
+        let stream = peers.open(addr).await?;
         let Some(tls) = peers.tls() else { return Ok(Port::Open(Box::new(stream))) };
         let host = addr.rsplit_once(':').map_or(addr, |(host, _)| host);
         // Who listens and shakes no hands says nothing of whether it lives.

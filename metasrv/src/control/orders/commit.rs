@@ -90,14 +90,14 @@ pub fn done(control: &mut Control, done: Done) {
         }
         Err(error) => {
             tracing::warn!(%term, event = kind, cluster_id, node_id, %error, "an order is not committed");
+            let now = control.leader.clock().now();
             match &error {
                 RelocateError::Commit(CommitError::Conflict { found }) => {
                     // The order's record is the first of what was written.
                     let found = found.first().and_then(Option::as_ref);
-                    let now = control.leader.clock().now();
                     control.orders.overtaken(change, found, now, wall_clock_ms());
                 }
-                _ => drop(change),
+                _ => control.orders.failed(change, now),
             }
             Err(command::not_done(error))
         }

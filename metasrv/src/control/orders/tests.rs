@@ -71,6 +71,19 @@ fn a_cordon_is_in_force_when_it_is_committed_and_asking_twice_writes_once() {
     assert!(orders.cordon(&keys(), node(3), false, given(4, "again")).is_none());
 }
 
+/// Goal: the loop never turns without a pause. Seed 101 of the simulation: leadership had ended, the loop was not told yet, and each
+/// attempt to remove a record whose time was over failed at once and was begun again at once.
+#[test]
+fn seed_101_a_record_that_cannot_be_removed_is_not_tried_again_at_once() {
+    let mut orders = Orders::default();
+    let asked = orders.announce_restart(&keys(), node(1), seconds(60), given(10, "kernel")).unwrap();
+    commit(&mut orders, asked, 5);
+    let (_, (_, change)) = orders.outlived(&keys(), at(70)).unwrap();
+    orders.failed(change, at(70));
+    assert!(orders.outlived(&keys(), at(70)).is_none());
+    assert!(orders.outlived(&keys(), at(71)).is_some());
+}
+
 #[test]
 fn an_announced_restart_ends_at_its_time_and_its_record_goes_but_a_cordon_stays() {
     let mut orders = Orders::default();
