@@ -1,7 +1,8 @@
 //! Certificates for trying out: an authority of one's own, and what it signs. `metactl cert dev` writes them; in
 //! production they come from whoever signs the others of the house.
 //!
-//! The authority is its name and its key: whoever has both signs on, in the same name, so that a second run adds to the first.
+//! The authority is its key, of which its name is made: whoever has the key signs on, in the same name, so that a second run adds
+//! to the first; and two authorities are told apart.
 
 use std::net::IpAddr;
 use std::ops::Range;
@@ -12,7 +13,7 @@ use rcgen::{
     KeyUsagePurpose, SanType,
 };
 
-/// The authority's name.
+/// The authority's name, and a part of its key follows.
 const NAME: &str = "metasrv development authority";
 
 /// Why a certificate is not made.
@@ -60,7 +61,7 @@ impl Authority {
     /// There are no random numbers to make a key of.
     pub fn new(valid: Range<SystemTime>) -> Result<(Authority, Issued), CertificateError> {
         let key = KeyPair::generate()?;
-        let parameters = authority(valid);
+        let parameters = authority(&key, valid);
         let made = parameters.self_signed(&key)?;
         let issued = Issued { certificate: made.pem(), key: key.serialize_pem() };
         Ok((Authority { issuer: Issuer::new(parameters, key) }, issued))
@@ -72,8 +73,9 @@ impl Authority {
     /// It is no key.
     pub fn of_key(key: &str) -> Result<Authority, CertificateError> {
         let now = SystemTime::now();
+        let key = KeyPair::from_pem(key)?;
         // Of an authority that signs, its name and its key matter, and nothing else.
-        Ok(Authority { issuer: Issuer::new(authority(now..now), KeyPair::from_pem(key)?) })
+        Ok(Authority { issuer: Issuer::new(authority(&key, now..now), key) })
     }
 
     /// Signs a certificate, for a key that is made with it.
@@ -106,8 +108,10 @@ fn text(text: &str) -> Result<rcgen::string::Ia5String, CertificateError> {
     text.try_into().map_err(|_| CertificateError::Name(text.to_owned()))
 }
 
-fn authority(valid: Range<SystemTime>) -> CertificateParams {
-    let mut parameters = parameters(NAME, valid);
+fn authority(key: &KeyPair, valid: Range<SystemTime>) -> CertificateParams {
+    let part: String =
+        rcgen::PublicKeyData::der_bytes(key).iter().rev().take(4).map(|byte| format!("{byte:02x}")).collect();
+    let mut parameters = parameters(&format!("{NAME} {part}"), valid);
     parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     parameters
