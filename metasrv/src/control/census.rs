@@ -44,14 +44,17 @@ fn count(control: &mut Control, now: BootTime) {
     let listening = control.leader.listening();
     let mut counted = brake::Census::default();
     let mut gone = BTreeSet::new();
+    let mut heard = 0_usize;
     for entry in control.leader.nodes().iter().filter(|entry| entry.key().role == Role::Datanode) {
         let health = control.leader.health(&entry, &listening, now);
         let holds = if entry.regions.is_empty() { Holds::Nothing } else { Holds::Regions };
         counted.count(&health, holds);
+        heard = heard.saturating_add(usize::from(!matches!(health, Health::Lost { .. })));
         if holds == Holds::Regions && (entry.is_dead() || matches!(health, Health::Lost { .. })) {
             gone.insert(*entry.key());
         }
     }
+    control.leader.pace(heard);
     control.brake.observe(counted, now);
     control.census.gone = gone;
     control.census.counted = counted;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use metasrv_core::id::{Incarnation, NodeKey, Role, Term};
 use metasrv_core::time::BootTime;
 use metasrv_proto::admin::{Capability, DirectoryLock};
@@ -18,7 +19,7 @@ use super::limits::{self, Fixed};
 use crate::clock::wall_clock_ms;
 use crate::handler::Context;
 use crate::leader::{Identity, Leader};
-use crate::pusher::{PusherId, Replaced};
+use crate::pusher::{PusherId, Replaced, ResponseSender};
 use crate::wire;
 
 /// Responses on their way to one node: one per request and a few instructions. A node that lets them pile up does
@@ -41,17 +42,17 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 pub fn open(
     shared: Arc<Shared>,
     requests: Streaming<HeartbeatRequest>,
-) -> ReceiverStream<Result<HeartbeatResponse, Status>> {
+) -> impl futures_util::Stream<Item = Result<HeartbeatResponse, Status>> + Send + use<> {
     let (sender, responses) = mpsc::channel(RESPONSES);
     // It ends with its requests, its reader, or its term; tonic drops the responses when the node is gone.
     tokio::spawn(Stream { shared, sender, session: None, counted: false }.run(requests));
-    ReceiverStream::new(responses)
+    ReceiverStream::new(responses).map(|response| response.map(|response| *response))
 }
 
 /// One node's stream.
 struct Stream {
     shared: Arc<Shared>,
-    sender: mpsc::Sender<Result<HeartbeatResponse, Status>>,
+    sender: ResponseSender,
     session: Option<Session>,
     /// It is a node's, by its first request, and not a replica's that sends probes.
     counted: bool,
@@ -69,6 +70,8 @@ pub struct Session {
     pub was_current: bool,
     /// When its last request came.
     heard_at: BootTime,
+    /// The interval that its node was told last; zero: none yet.
+    told_interval: Duration,
     /// What the process holds in the kernel, as it said when it came.
     lock: Option<DirectoryLock>,
     pusher: Option<(PusherId, Replaced)>,
@@ -88,7 +91,7 @@ impl Stream {
                 self.shared.metrics.heartbeat_refused.with_label_values(&[reason]).inc();
                 Some(Err(status))
             }
-            End::Told(response) => Some(Ok(*response)),
+            End::Told(response) => Some(Ok(response)),
         };
         if let Some(last) = last {
             // Nobody is left to be told where this fails.
@@ -123,7 +126,7 @@ impl Stream {
                     Err(end) => return end,
                 };
                 // A prober that does not read is gone.
-                if self.sender.try_send(Ok(response)).is_err() {
+                if self.sender.try_send(Ok(Box::new(response))).is_err() {
                     return End::Closed;
                 }
                 continue;
@@ -158,7 +161,8 @@ impl Stream {
                     if ends {
                         return End::Told(Box::new(response));
                     }
-                    match tokio::time::timeout(WRITE_TIMEOUT, self.sender.send(Ok(response))).await {
+                    match tokio::time::timeout(WRITE_TIMEOUT, self.sender.send(Ok(Box::new(response)))).await
+                    {
                         Ok(Ok(())) => {}
                         Ok(Err(_)) => return End::Closed,
                         Err(_) => {
@@ -194,7 +198,7 @@ impl Stream {
                     biased;
                     () = session.leader.ended() => {
                         let since = self.shared.clock.now().since(session.heard_at);
-                        let turn = farewell::turn(since, session.leader.timing().heartbeat_interval);
+                        let turn = farewell::turn(since, session.leader.heartbeat_interval());
                         tokio::select! {
                             // Nor longer than until it has something to say.
                             _ = requests.message() => {}
@@ -235,8 +239,17 @@ impl Stream {
             let node = assign(&leader, sent)?;
             let fixed = Fixed { sent, process: None, begun: false, last_duration_ms: 0 };
             let heard_at = self.shared.clock.now();
-            self.session =
-                Some(Session { leader, node, fixed, heard_at, lock: None, pusher: None, was_current: false });
+            let (told_interval, was_current) = (Duration::ZERO, false);
+            self.session = Some(Session {
+                leader,
+                node,
+                fixed,
+                heard_at,
+                told_interval,
+                lock: None,
+                pusher: None,
+                was_current,
+            });
         }
         let Some(session) = &mut self.session else { return Err(End::Closed) };
         limits::term(header, session.leader.term()).map_err(End::Refused)?;
@@ -268,8 +281,12 @@ impl Stream {
         let mut response = self.handle(request, &context)?;
         if first {
             response.capabilities = understood(&request.capabilities);
+        }
+        let interval = session.leader.heartbeat_interval();
+        if let Some(session) = self.session.as_mut().filter(|session| session.told_interval != interval) {
+            session.told_interval = interval;
             response.heartbeat_config = Some(HeartbeatConfig {
-                heartbeat_interval_ms: millis(session.leader.timing().heartbeat_interval),
+                heartbeat_interval_ms: millis(interval),
                 retry_interval_ms: millis(RETRY_INTERVAL),
             });
         }
