@@ -5,8 +5,8 @@
 //! and `_total`. `docs/metrics.md` repeats the list for operators, and a test compares the two.
 
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
 };
 
 /// From a tenth of a millisecond, what a heartbeat's handlers take, to five seconds, when every caller has given up.
@@ -58,6 +58,7 @@ fn histogram(family: &Family) -> HistogramOpts {
 
 announced!(IntCounter, "counter", |f| IntCounter::new(f.name, f.help), |m, _labels| m.inc());
 announced!(IntGauge, "gauge", |f| IntGauge::new(f.name, f.help), |m, _labels| m.inc());
+announced!(Gauge, "gauge", |f| Gauge::new(f.name, f.help), |m, _labels| m.inc());
 announced!(Histogram, "histogram", |f| Histogram::with_opts(histogram(f)), |m, _labels| m.observe(0.1));
 announced!(
     IntCounterVec,
@@ -119,6 +120,8 @@ metrics! {
         "Heartbeats answered, by the node's role and how it went.";
     heartbeat_duration: Histogram [] "metasrv_heartbeat_duration_seconds"
         "Time that the line of handlers takes for one heartbeat.";
+    heartbeat_interval: Gauge [] "metasrv_heartbeat_interval_seconds"
+        "The interval that this replica tells nodes as the leader; longer than configured where the fleet is larger than that is meant for.";
     heartbeat_refused: IntCounterVec ["reason"] "metasrv_heartbeat_refused_total"
         "Heartbeat streams ended because of what the node sent, by the reason.";
     leader: IntGauge [] "metasrv_leader"

@@ -8,8 +8,9 @@ use metasrv_proto::meta::HeartbeatResponse;
 use tokio::sync::{mpsc, oneshot};
 use tonic::Status;
 
-/// What a stream sends to its node.
-pub type ResponseSender = mpsc::Sender<Result<HeartbeatResponse, Status>>;
+/// What a stream sends to its node. Boxed, because a channel keeps room for 32 of them, also where it is empty: 20 kB for each
+/// quiet node.
+pub type ResponseSender = mpsc::Sender<Result<Box<HeartbeatResponse>, Status>>;
 
 /// The identity of one registration: the end of an old stream never unregisters a newer stream of the same node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -82,7 +83,7 @@ impl Pushers {
     pub fn push(&self, node: &NodeKey, response: HeartbeatResponse) -> Result<(), PushError> {
         let sender =
             self.by_node.get(node).map(|pusher| pusher.sender.clone()).ok_or(PushError::NotConnected)?;
-        sender.try_send(Ok(response)).map_err(|refused| match refused {
+        sender.try_send(Ok(Box::new(response))).map_err(|refused| match refused {
             mpsc::error::TrySendError::Full(_) => PushError::Busy,
             mpsc::error::TrySendError::Closed(_) => PushError::NotConnected,
         })

@@ -51,6 +51,7 @@ pub fn timing() -> Timing {
         election_ttl: Duration::from_secs(5),
         region_lease: Duration::from_secs(3),
         heartbeat_interval: Duration::from_secs(1),
+        full_rate_nodes: 10_000,
     }
 }
 

@@ -1,6 +1,8 @@
 //! The wire of metasrv. Two packages: [`meta`], which is compatible with the public GreptimeDB heartbeat protocol,
 //! and [`metasrv`], which is ours alone. `proto/*.proto` is the source; everything here is generated from it.
 
+pub mod codec;
+
 /// `greptime.v1.meta`: the heartbeat service, open to any client generated from the public schema.
 #[allow(missing_docs, clippy::all)]
 pub mod greptime {

@@ -24,6 +24,7 @@
 //! | [`holdings`] | what a node's routes are beside what it holds: which heartbeats renew all at once, and what is accounted for |
 //! | [`opening`] | what a node is told to open, and when again |
 //! | [`detector`] | which nodes are alive, suspect or lost, by their heartbeats |
+//! | [`pacing`] | how often the nodes of a fleet heartbeat |
 //! | [`brake`] | when automatic failovers stop, and why |
 //! | [`placement`] | which node a region goes to and why to no other, and which moves even loads out |
 //! | [`failover`] | when a region may be taken from a node, and which go where now |
@@ -46,6 +47,7 @@ pub mod id;
 pub mod incarnation;
 pub mod lease;
 pub mod opening;
+pub mod pacing;
 pub mod placement;
 pub mod procedure;
 pub mod region_map;

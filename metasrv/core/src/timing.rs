@@ -26,6 +26,8 @@ pub struct Timing {
     pub region_lease: Duration,
     /// Time between two heartbeats of a node.
     pub heartbeat_interval: Duration,
+    /// Datanodes up to which that is so; beyond, [`crate::pacing`] has a longer one.
+    pub full_rate_nodes: usize,
 }
 
 impl Default for Timing {
@@ -34,6 +36,7 @@ impl Default for Timing {
             election_ttl: Duration::from_secs(5),
             region_lease: Duration::from_secs(5),
             heartbeat_interval: Duration::from_secs(1),
+            full_rate_nodes: 10_000,
         }
     }
 }
@@ -90,6 +93,7 @@ impl Timing {
             "heartbeat-interval",
             "must be at least 50ms".to_owned(),
         );
+        demand(self.full_rate_nodes > 0, "full-rate-nodes", "must be at least 1".to_owned());
         demand(
             self.region_lease >= self.heartbeat_interval.saturating_mul(2),
             "region-lease",
@@ -181,9 +185,13 @@ mod tests {
             election_ttl: Duration::from_millis(1500),
             region_lease: Duration::from_millis(500),
             heartbeat_interval: Duration::from_millis(10),
+            full_rate_nodes: 0,
         };
         let fields: Vec<_> = timing.validate().into_iter().map(|violation| violation.field).collect();
-        assert_eq!(fields, ["etcd-lease-ttl", "etcd-lease-ttl", "heartbeat-interval", "region-lease"]);
+        assert_eq!(
+            fields,
+            ["etcd-lease-ttl", "etcd-lease-ttl", "heartbeat-interval", "full-rate-nodes", "region-lease"]
+        );
     }
 
     /// Goal: each duration is what its formula says. Method: the defaults, worked out by hand.

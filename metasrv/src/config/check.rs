@@ -211,7 +211,9 @@ impl Checker<'_> {
         let election_ttl = self.duration("etcd-lease-ttl");
         let heartbeat_interval = self.duration("heartbeat-interval");
         let region_lease = self.duration("region-lease");
+        let full_rate_nodes = self.number("full-rate-nodes");
         let timing = Timing {
+            full_rate_nodes: full_rate_nodes?,
             election_ttl: election_ttl?,
             heartbeat_interval: heartbeat_interval?,
             region_lease: region_lease?,
@@ -230,6 +232,14 @@ impl Checker<'_> {
                 None
             }
         }
+    }
+
+    fn number(&mut self, name: &str) -> Option<usize> {
+        let number = self.text(name)?.replace('_', "").parse().ok();
+        if number.is_none() {
+            self.wrong(name, "must be a whole number");
+        }
+        number
     }
 
     fn log(&mut self) -> Option<LogConfig> {

@@ -50,6 +50,12 @@ pub const SETTINGS: &[Setting] = &[
     setting("etcd-lease-ttl", "DURATION", Some("5s"), "TTL of the etcd lease under the leader's key"),
     setting("heartbeat-interval", "DURATION", Some("1s"), "Time between two heartbeats of a node"),
     setting(
+        "full-rate-nodes",
+        "COUNT",
+        Some("10000"),
+        "Datanodes up to which that interval holds; it grows with more of them, up to two fifths of region-lease",
+    ),
+    setting(
         "region-lease",
         "DURATION",
         Some("5s"),

@@ -48,6 +48,7 @@ fn count(control: &mut Control, now: BootTime) {
     let mut counted = brake::Census::default();
     let mut measured = Nodes::default();
     let mut gone = BTreeSet::new();
+    let mut heard = 0_usize;
     for entry in control.leader.nodes().iter().filter(|entry| entry.key().role == Role::Datanode) {
         let health = control.leader.health(&entry, &listening, now);
         let holds = if entry.regions.is_empty() { Holds::Nothing } else { Holds::Regions };
@@ -58,12 +59,14 @@ fn count(control: &mut Control, now: BootTime) {
             Health::Lost { .. } if holds == Holds::Regions => measured.lost += 1,
             Health::Lost { .. } => {}
         }
+        heard = heard.saturating_add(usize::from(!matches!(health, Health::Lost { .. })));
         if holds == Holds::Regions && (entry.is_dead() || matches!(health, Health::Lost { .. })) {
             gone.insert(*entry.key());
             measured.waiting += entry.regions.len();
         }
     }
     control.leader.measure_nodes(measured);
+    control.leader.pace(heard);
     control.brake.observe(counted, now);
     control.census.gone = gone;
     control.census.counted = counted;

@@ -126,7 +126,7 @@ impl Leader {
         ahead: Vec<Reported>,
         now: BootTime,
     ) -> Vec<Reported> {
-        let patience = self.timing.heartbeat_interval.saturating_mul(3);
+        let patience = self.heartbeat_interval().saturating_mul(3);
         let to_open = entry.openings.next(open, patience, now);
         if !ahead.is_empty() && !entry.recording {
             self.ask_to_raise(node, entry, ahead);

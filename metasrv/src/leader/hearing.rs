@@ -128,7 +128,7 @@ impl Leader {
         }
         if node.role == Role::Datanode {
             let listening = self.listening();
-            let interval = self.timing.heartbeat_interval;
+            let interval = self.heartbeat_interval();
             let known = entry.heartbeats.get_or_insert_with(|| Heartbeats::none_yet(interval, &listening));
             known.arrived(interval, &listening, now);
         }
@@ -187,7 +187,7 @@ impl Leader {
 
     /// How a node is, as far as one can hear.
     pub fn health(&self, node: &Node, listening: &Listening, now: BootTime) -> Health {
-        let none_yet = || Heartbeats::none_yet(self.timing.heartbeat_interval, listening);
+        let none_yet = || Heartbeats::none_yet(self.heartbeat_interval(), listening);
         node.heartbeats.unwrap_or_else(none_yet).judge(listening, now)
     }
 

@@ -48,6 +48,7 @@ use dashmap::DashMap;
 use metasrv_core::detector::Listening;
 use metasrv_core::id::{Fence, Incarnation, NodeId, NodeKey, Term};
 use metasrv_core::lease::LeadershipLease;
+use metasrv_core::pacing;
 use metasrv_core::stats::{NodeStat, Verdict};
 use metasrv_core::time::{BootTime, Clock};
 use metasrv_core::timing::Timing;
@@ -110,6 +111,8 @@ pub struct Leader {
     heartbeats: AtomicU64,
     /// The clock by which the silence of nodes is counted; turned by the control loop.
     listening: Mutex<Listening>,
+    /// What the nodes are told, in milliseconds.
+    interval_ms: AtomicU64,
     /// Numbers of this term.
     serials: AtomicU32,
     /// Observations that wait for the control loop to write them.
@@ -131,6 +134,27 @@ impl Leader {
     /// The durations it leads by.
     pub fn timing(&self) -> &Timing {
         &self.timing
+    }
+
+    /// The interval that nodes are told. It grows with the fleet, beyond the size that is configured.
+    pub fn heartbeat_interval(&self) -> Duration {
+        Duration::from_millis(self.interval_ms.load(Ordering::Relaxed))
+    }
+
+    /// So many datanodes are heard.
+    pub fn pace(&self, nodes: usize) {
+        let present = self.heartbeat_interval();
+        let interval = pacing::interval(&self.timing, nodes, present);
+        if interval == present {
+            return;
+        }
+        self.interval_ms.store(u64::try_from(interval.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.metrics.heartbeat_interval.set(interval.as_secs_f64());
+        tracing::warn!(
+            term = %self.term, nodes, full_rate_nodes = self.timing.full_rate_nodes, from = ?present, to = ?interval,
+            at_its_end = pacing::is_at_its_end(&self.timing, nodes),
+            "the heartbeat interval follows the size of the fleet"
+        );
     }
 
     /// When all that earlier terms granted is over.

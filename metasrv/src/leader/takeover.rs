@@ -169,10 +169,14 @@ impl Prepared {
             frontends: AtomicU64::new(0),
             heartbeats: AtomicU64::new(0),
             listening: Mutex::new(listening),
+            interval_ms: AtomicU64::new(
+                u64::try_from(candidate.timing.heartbeat_interval.as_millis()).unwrap_or(u64::MAX),
+            ),
             serials: AtomicU32::new(1),
             untold: Mutex::default(),
             control,
         });
+        leader.metrics.heartbeat_interval.set(leader.heartbeat_interval().as_secs_f64());
         let regions: usize = leader.nodes.iter().map(|node| node.regions.len()).sum();
         leader.metrics.regions.set(i64::try_from(regions).unwrap_or(i64::MAX));
         tracing::info!(

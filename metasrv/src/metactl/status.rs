@@ -45,6 +45,9 @@ struct Counts {
     regions: Option<u64>,
     regions_writable: Option<u64>,
     heartbeats: Option<u64>,
+    /// What nodes are told, and what is configured: less, where the fleet is larger than that is meant for.
+    heartbeat_interval_ms: Option<u64>,
+    configured_interval_ms: Option<u64>,
 }
 
 /// One replica, in its own words.
@@ -145,6 +148,8 @@ impl From<&GetStatusResponse> for Counts {
             regions: Some(leader.regions),
             regions_writable: Some(leader.regions_writable),
             heartbeats: Some(leader.heartbeats),
+            heartbeat_interval_ms: Some(leader.heartbeat_interval_ms).filter(|ms| *ms != 0),
+            configured_interval_ms: Some(leader.configured_interval_ms).filter(|ms| *ms != 0),
         }
     }
 }
@@ -234,7 +239,14 @@ impl Overview {
             lines.push(("FAILOVERS", sentence(verdict, &self.failovers_why)));
         }
         if let Some(heartbeats) = counts.heartbeats {
-            lines.push(("HEARTBEATS", format!("{heartbeats} answered in this term")));
+            let interval = pair(counts.heartbeat_interval_ms, counts.configured_interval_ms);
+            let interval = interval.map_or_else(String::new, |(told, configured)| match told > configured {
+                true => {
+                    format!(", every {told} ms: slowed down from {configured} ms, because the nodes are many")
+                }
+                false => format!(", every {told} ms"),
+            });
+            lines.push(("HEARTBEATS", format!("{heartbeats} answered in this term{interval}")));
         }
         if let Some(installation) = counts.installation {
             lines.push(("INSTALLATION", installation.to_string()));

@@ -134,6 +134,10 @@ impl AdminService {
             status.leader_name.clone_from(&self.name);
             status.installation = leader.installation();
             status.heartbeats = leader.heartbeats();
+            let millis =
+                |interval: std::time::Duration| u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
+            status.heartbeat_interval_ms = millis(leader.heartbeat_interval());
+            status.configured_interval_ms = millis(leader.timing().heartbeat_interval);
             status.nodes_connected = listing::as_u64(self.shared.group.pushers().len());
             for entry in leader.nodes() {
                 status.nodes = status.nodes.saturating_add(1);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use metasrv_core::id::{Incarnation, NodeKey, Role, Term};
 use metasrv_core::time::BootTime;
 use metasrv_proto::admin::{Capability, DirectoryLock};
@@ -20,7 +21,7 @@ use crate::clock::wall_clock_ms;
 use crate::handler::Context;
 use crate::leader::{Identity, Leader};
 use crate::observer::View;
-use crate::pusher::{PusherId, Replaced};
+use crate::pusher::{PusherId, Replaced, ResponseSender};
 use crate::wire;
 
 /// Responses on their way to one node: one per request and a few instructions. A node that lets them pile up does
@@ -44,12 +45,12 @@ pub fn open(
     shared: Arc<Shared>,
     who: Peer,
     requests: Streaming<HeartbeatRequest>,
-) -> ReceiverStream<Result<HeartbeatResponse, Status>> {
+) -> impl futures_util::Stream<Item = Result<HeartbeatResponse, Status>> + Send + use<> {
     let (sender, responses) = mpsc::channel(RESPONSES);
     // It ends with its requests, its reader, or its term; tonic drops the responses when the node is gone.
     let queue = shared.view.clone();
     tokio::spawn(Stream { shared, who, sender, session: None, counted: false, queue }.run(requests));
-    ReceiverStream::new(responses)
+    ReceiverStream::new(responses).map(|response| response.map(|response| *response))
 }
 
 /// One node's stream.
@@ -57,7 +58,7 @@ struct Stream {
     shared: Arc<Shared>,
     /// Whom the certificate of its connection names.
     who: Peer,
-    sender: mpsc::Sender<Result<HeartbeatResponse, Status>>,
+    sender: ResponseSender,
     session: Option<Session>,
     /// It is a node's, by its first request, and not a replica's that sends probes.
     counted: bool,
@@ -79,6 +80,8 @@ pub struct Session {
     standby: Option<String>,
     /// When its last request came.
     heard_at: BootTime,
+    /// The interval that its node was told last; zero: none yet.
+    told_interval: Duration,
     /// What the process holds in the kernel, as it said when it came.
     lock: Option<DirectoryLock>,
     pusher: Option<(PusherId, Replaced)>,
@@ -98,7 +101,7 @@ impl Stream {
                 self.shared.metrics.heartbeat_refused.with_label_values(&[reason]).inc();
                 Some(Err(status))
             }
-            End::Told(response) => Some(Ok(*response)),
+            End::Told(response) => Some(Ok(response)),
         };
         if let Some(last) = last {
             // Nobody is left to be told where this fails.
@@ -133,7 +136,7 @@ impl Stream {
                     Err(end) => return end,
                 };
                 // A prober that does not read is gone.
-                if self.sender.try_send(Ok(response)).is_err() {
+                if self.sender.try_send(Ok(Box::new(response))).is_err() {
                     return End::Closed;
                 }
                 continue;
@@ -168,7 +171,8 @@ impl Stream {
                     if ends {
                         return End::Told(Box::new(response));
                     }
-                    match tokio::time::timeout(WRITE_TIMEOUT, self.sender.send(Ok(response))).await {
+                    match tokio::time::timeout(WRITE_TIMEOUT, self.sender.send(Ok(Box::new(response)))).await
+                    {
                         Ok(Ok(())) => {}
                         Ok(Err(_)) => return End::Closed,
                         Err(_) => {
@@ -204,7 +208,7 @@ impl Stream {
                     biased;
                     () = session.leader.ended() => {
                         let since = self.shared.clock.now().since(session.heard_at);
-                        let turn = farewell::turn(since, session.leader.timing().heartbeat_interval);
+                        let turn = farewell::turn(since, session.leader.heartbeat_interval());
                         tokio::select! {
                             // Nor longer than until it has something to say.
                             _ = requests.message() => {}
@@ -251,6 +255,7 @@ impl Stream {
                 node,
                 fixed,
                 heard_at,
+                told_interval: Duration::ZERO,
                 standby: None,
                 lock: None,
                 pusher: None,
@@ -288,9 +293,9 @@ impl Stream {
         if first {
             response.capabilities = understood(&request.capabilities);
         }
-        if self.hears_of_standby() || first {
+        if self.has_news() {
             response.heartbeat_config = self.session.as_ref().map(|session| HeartbeatConfig {
-                heartbeat_interval_ms: millis(session.leader.timing().heartbeat_interval),
+                heartbeat_interval_ms: millis(session.told_interval),
                 retry_interval_ms: millis(RETRY_INTERVAL),
                 standby: session.standby.as_deref().map(wire::peer),
             });
@@ -298,19 +303,20 @@ impl Stream {
         Ok(response)
     }
 
-    /// Whether the replica that is next to lead is another one than the node was told.
-    fn hears_of_standby(&mut self) -> bool {
+    /// Whether the interval, or the replica that is next to lead, is another one than the node was told; it is told with the
+    /// answer to this request.
+    fn has_news(&mut self) -> bool {
         let Some(session) = &mut self.session else { return false };
-        let told = session.standby.is_some();
-        if told && !self.queue.has_changed().unwrap_or_default() {
-            return false;
+        let interval = session.leader.heartbeat_interval();
+        let mut news = std::mem::replace(&mut session.told_interval, interval) != interval;
+        if session.standby.is_none() || self.queue.has_changed().unwrap_or_default() {
+            let queue = self.queue.borrow_and_update();
+            if queue.standby() != session.standby.as_deref() {
+                session.standby = queue.standby().map(str::to_owned);
+                news = true;
+            }
         }
-        let queue = self.queue.borrow_and_update();
-        let changed = queue.standby() != session.standby.as_deref();
-        if changed {
-            session.standby = queue.standby().map(str::to_owned);
-        }
-        changed
+        news
     }
 
     /// A probe makes no session: it is judged by itself, by the same line of handlers, and by the election's pulse.

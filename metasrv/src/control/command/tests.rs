@@ -44,7 +44,7 @@ struct World {
     _tasks: JoinSet<()>,
 }
 
-type StreamItem = Result<metasrv_proto::meta::HeartbeatResponse, tonic::Status>;
+type StreamItem = Result<Box<metasrv_proto::meta::HeartbeatResponse>, tonic::Status>;
 
 fn keys() -> Keys {
     Keys::new("/test")

@@ -165,13 +165,13 @@ impl Shared {
 pub(super) async fn live(
     shared: Arc<Shared>,
     id: u64,
-    mut responses: mpsc::Receiver<Result<HeartbeatResponse, tonic::Status>>,
+    mut responses: mpsc::Receiver<Result<Box<HeartbeatResponse>, tonic::Status>>,
 ) {
     let mut due = tokio::time::interval(HEARTBEAT);
     loop {
         tokio::select! {
             biased;
-            Some(Ok(response)) = responses.recv() => if shared.obey(id, response) {
+            Some(Ok(response)) = responses.recv() => if shared.obey(id, *response) {
                 shared.heartbeat(id).await;
             },
             _ = due.tick() => shared.heartbeat(id).await,
