@@ -1,10 +1,10 @@
 //! Whole clusters in virtual time: the real server and the real SDK, over a model etcd and a faulty network, repeatable by a
 //! seed.
 //!
-//! A run has one thread and one seed. Each process of the cluster has a tokio runtime of its own, driven a millisecond at a
-//! time; what it opens and accepts goes over a simulated network; its clock is one that drifts; its random numbers come from
-//! the seed. Faults happen for a while, and after each tick every invariant is looked at; then everything is healed, and all
-//! has to be well within a bound. The same seed gives the same run, byte by byte.
+//! A run has one thread and one seed. Each process of the cluster has a tokio runtime of its own, driven a tick at a time; what it
+//! opens and accepts goes over a simulated network; its clock is one that drifts; its random numbers come from the seed. Faults
+//! happen for a while, and after each tick every invariant is looked at; then everything is healed, and all has to be well within
+//! a bound. The same seed gives the same run, byte by byte.
 //!
 //! | file | what |
 //! | --- | --- |

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use metasrv_client::{Dialer, MetaClient, MetaClientConfig, RouteCache, RouteChange};
 use metasrv_proto::admin::{
-    AnnounceRestartRequest, CordonNodeRequest, CreateRegionsRequest, DrainNodeRequest, DropRegionRequest,
-    MigrateRegionRequest, RebalanceRequest,
+    AnnounceRestartRequest, CancelProcedureRequest, CordonNodeRequest, CreateRegionsRequest,
+    DrainNodeRequest, DropRegionRequest, MigrateRegionRequest, RebalanceRequest,
 };
 use metasrv_proto::meta::Role;
 use rand::Rng as _;
@@ -161,8 +161,8 @@ impl Operator {
         };
         let routes = client.route_cache(0);
         *locked(&self.desk.routes) = Some(routes.clone());
+        let watching = tokio::task::spawn_local(watch(routes, Arc::clone(&self.desk)));
         let mut tasks = JoinSet::new();
-        tasks.spawn_local(watch(routes, Arc::clone(&self.desk)));
         let (operator, mut number) = (Arc::new(self), 0_u64);
         operator.prepare(&client).await;
         operator.desk.ready.store(true, Ordering::Relaxed);
@@ -172,11 +172,13 @@ impl Operator {
             number += 1;
             tasks.spawn_local(Arc::clone(&operator).operate(client.clone(), number));
             // A handful at a time: whoever waits for an answer is in the way of nobody.
-            while tasks.len() > 5 {
+            while tasks.len() >= 5 {
                 tasks.join_next().await;
             }
         }
+        while tasks.join_next().await.is_some() {}
         operator.settle(&client).await;
+        watching.abort();
     }
 
     /// The datanodes are there, and the first regions.
@@ -232,6 +234,22 @@ impl Operator {
     /// Takes back what would keep the cluster from being as it should, and then asks again and again how it is.
     async fn settle(&self, client: &MetaClient) {
         let operations = client.operations().with_deadline(LIMIT);
+        // Where every node is being emptied, or gets nothing, no drain ever ends.
+        loop {
+            let under_way = operations.procedures().await.map(|list| list.procedures);
+            let mut left = under_way.is_err();
+            for drain in under_way.unwrap_or_default().iter().filter(|view| view.kind == "drain") {
+                left = true;
+                let cancel = CancelProcedureRequest { id: drain.id, reason: "calm".to_owned() };
+                if let Err(error) = operations.cancel_procedure(cancel).await {
+                    self.trace.say("op", &format!("drain {} goes on: {error}", drain.id));
+                }
+            }
+            if !left {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
         for node in 1..=self.nodes {
             let uncordon = CordonNodeRequest { node_id: node, ..CordonNodeRequest::default() };
             while operations.cordon_node(uncordon.clone()).await.is_err() {

@@ -152,6 +152,11 @@ impl Control {
     /// Looks at everything once. Says when to look again, if nothing happens before.
     fn turn(&mut self) -> BootTime {
         let now = self.leader.clock().now();
+        // Its lease is over, and the election has not said so yet. What is begun now fails as soon as it begins, and would be
+        // begun again at once: the loop would do nothing else, without a pause.
+        if !self.leader.leads(now) && !self.leader.hands_over() {
+            return now + TURN;
+        }
         if let Some(stall) = self.leader.listened(now) {
             self.brake.stalled(stall);
         }
