@@ -117,8 +117,10 @@ impl HeartbeatMailbox {
 
     /// Tells a node of regions that its routes give it, at once; whatever is lost here is repeated with a heartbeat.
     pub fn open_regions(&self, leader: &Leader, node: &NodeKey, regions: &[Reported]) {
-        // A peer that knows nothing of our extensions would not understand it.
-        if self.pushers.process(node).is_none_or(|process| process.nonce == 0) {
+        // A peer that knows nothing of our extensions would not understand it. And a process that waits for its predecessor's
+        // end would claim the region's epoch at the storage, and could not be granted it: nobody could write then.
+        let process = self.pushers.process(node).filter(|process| process.nonce != 0);
+        if !process.is_some_and(|process| leader.may_be_granted(node, process)) {
             return;
         }
         let payload = mailbox_message::Payload::Instruction(wire::open_regions(leader.term(), regions));

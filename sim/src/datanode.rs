@@ -11,7 +11,8 @@ use datanode::{
     RegionServer, RegionStat, ResponseContext,
 };
 use metasrv_client::{Dialer, MetaClient, MetaClientConfig};
-use metasrv_proto::meta::Role;
+use metasrv_proto::admin::RenewedSet;
+use metasrv_proto::meta::{RegionLease, Role};
 use rand::Rng as _;
 
 use crate::host::HostClock;
@@ -124,13 +125,19 @@ impl HeartbeatResponseHandler for Witness {
     }
 
     fn handle(&self, context: &mut ResponseContext<'_>) -> Result<HandleControl, HandlerError> {
-        let granted = context.response.region_lease.as_ref().filter(|lease| !lease.regions.is_empty());
+        let granted = context.response.region_lease.as_ref().filter(|lease| renews(lease));
         if let (Some(_), Some(sent_at)) = (granted, context.sent_at.filter(|at| *at >= self.began)) {
             let grant = Grant { process: self.process, term: context.term(), sent_at: sent_at.as_nanos() };
             self.grants.lock().unwrap_or_else(PoisonError::into_inner).push(grant);
         }
         Ok(HandleControl::Continue)
     }
+}
+
+/// Whether it renews any region: by a list, or of a set all but some.
+fn renews(lease: &RegionLease) -> bool {
+    let but = |set: &RenewedSet| u64::try_from(set.except_region_ids.len()).unwrap_or(u64::MAX);
+    !lease.regions.is_empty() || lease.renewed_set.as_ref().is_some_and(|set| set.count > but(set))
 }
 
 /// The regions of one process, on the shared storage.

@@ -56,6 +56,7 @@ impl Settings {
             election_ttl: Duration::from_secs(ttl),
             region_lease: Duration::from_millis(lease),
             heartbeat_interval: Duration::from_millis(interval),
+            ..Timing::default()
         };
         let slow = random.random_bool(0.2);
         let weather = Weather {

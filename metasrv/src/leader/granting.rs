@@ -111,6 +111,11 @@ impl Leader {
         }
     }
 
+    /// Whether this process of a node may be granted anything, as far as it depends on the process.
+    pub fn may_be_granted(&self, node: &NodeKey, process: Incarnation) -> bool {
+        self.nodes.get(node).is_some_and(|entry| !entry.recording && entry.holder.may_be_granted(process))
+    }
+
     /// The instant of a grant. Leadership is compared with the clock here, at that moment, and not before.
     fn may_grant(&self, entry: &Node, process: Incarnation) -> Option<BootTime> {
         let now = self.clock.now();

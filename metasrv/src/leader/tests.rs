@@ -4,6 +4,7 @@
 mod certificate;
 mod history;
 mod inherited;
+mod opening;
 mod steady;
 
 use super::*;

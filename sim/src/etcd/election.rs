@@ -21,7 +21,8 @@ impl Election for Member {
         let create_revision = self
             .write(|state| {
                 if !state.has_lease(lease) {
-                    return Err(no_lease());
+                    // As etcd 3.4 has it: the text tells, and the code does not.
+                    return Err(Status::unknown(no_lease().message()));
                 }
                 if state.is_full() {
                     return Err(no_space());
