@@ -154,7 +154,7 @@ impl Control {
         let now = self.leader.clock().now();
         // Its lease is over, and the election has not said so yet. What is begun now fails as soon as it begins, and would be
         // begun again at once: the loop would do nothing else, without a pause.
-        if !self.leader.leads(now) && !self.leader.hands_over() {
+        if !self.leader.holds_lease(now) {
             return now + TURN;
         }
         if let Some(stall) = self.leader.listened(now) {

@@ -167,6 +167,11 @@ impl Leader {
         self.lease.holds(now) && !self.closing.load(Ordering::Acquire)
     }
 
+    /// Whether its lease holds, also while it hands over and grants nothing more.
+    pub fn holds_lease(&self, now: BootTime) -> bool {
+        self.lease.holds(now)
+    }
+
     /// Resolves when it ends.
     pub fn ended(&self) -> impl Future<Output = ()> + Send + 'static {
         let mut ended = self.ended.subscribe();
