@@ -6,14 +6,11 @@ use std::sync::Arc;
 use metasrv_core::id::Fence;
 use metasrv_core::lease::LeadershipLease;
 use metasrv_core::time::BootTime;
-use metasrv_core::timing::Timing;
 use tokio::task::JoinSet;
 
 use super::*;
-use crate::clock::Virtual;
 use crate::keys::Keys;
 use crate::leader::{Leader, TakeoverError, take_over};
-use crate::metrics::Metrics;
 use crate::store::quota::QuotaStore;
 use crate::store::{Record, Store};
 use crate::terms::is_led_by_reservation;
@@ -52,18 +49,7 @@ impl Queued {
         let key = format!("{}/{name}", keys().election());
         let put = Change::Put { key: key.clone(), value: record::encode(&record) };
         let create_revision = change(store, put).await;
-        let candidate = Candidate {
-            record,
-            store: store.clone(),
-            keys: keys(),
-            clock: Arc::new(Virtual(tokio::time::Instant::now())),
-            metrics: Arc::new(Metrics::new()),
-            timing: Timing::default(),
-            mirror: None,
-            mailbox: Arc::new(crate::mailbox::HeartbeatMailbox::new(Arc::new(
-                crate::pusher::Pushers::default(),
-            ))),
-        };
+        let candidate = Candidate::fresh(record, store.clone(), keys());
         Queued { candidate, standing: Standing { key, create_revision, leader: Term(0) } }
     }
 

@@ -12,9 +12,7 @@ use metasrv_core::timing::{Timing, grant_wait};
 use tokio::task::JoinSet;
 
 use super::*;
-use crate::clock::Virtual;
 use crate::leader::{Candidate, Leader, Resignation, resign, take_over};
-use crate::metrics::Metrics;
 use crate::store::memory::MemoryStore;
 use crate::store::{Outcome, Page};
 
@@ -77,6 +75,11 @@ async fn change(store: &Told, change: Change) -> i64 {
     }
 }
 
+/// Three replicas, in this order.
+async fn three(store: &Arc<Told>) -> [Queued; 3] {
+    [Queued::stand(store, "a").await, Queued::stand(store, "b").await, Queued::stand(store, "c").await]
+}
+
 impl Queued {
     async fn stand(store: &Arc<Told>, name: &str) -> Queued {
         Queued::stand_as(store, name, |_| {}).await
@@ -95,18 +98,7 @@ impl Queued {
         let key = format!("{}/{name}", keys().election());
         let put = Change::Put { key: key.clone(), value: record::encode(&record) };
         let create_revision = change(store, put).await;
-        let candidate = Candidate {
-            record,
-            store: store.clone(),
-            keys: keys(),
-            clock: Arc::new(Virtual(tokio::time::Instant::now())),
-            metrics: Arc::new(Metrics::new()),
-            timing: Timing::default(),
-            mirror: None,
-            mailbox: Arc::new(crate::mailbox::HeartbeatMailbox::new(Arc::new(
-                crate::pusher::Pushers::default(),
-            ))),
-        };
+        let candidate = Candidate::fresh(record, store.clone(), keys());
         Queued { candidate, fence: Fence { key, create_revision } }
     }
 
@@ -176,11 +168,7 @@ async fn the_successors_term_begins_in_the_transaction_that_ends_its_predecessor
 #[tokio::test(start_paused = true)]
 async fn a_successor_that_dies_then_costs_its_term_and_holds_nobody_up() {
     let store = Arc::new(Told::default());
-    let [a, b, c] = [
-        Queued::stand(&store, "a").await,
-        Queued::stand(&store, "b").await,
-        Queued::stand(&store, "c").await,
-    ];
+    let [a, b, c] = three(&store).await;
     let (first, _tasks) = a.lead().await;
     let next = a.prepare().await.unwrap();
     assert!(matches!(a.resign(&first, Some(&next)).await, Resignation::HandedOver));
@@ -193,11 +181,7 @@ async fn a_successor_that_dies_then_costs_its_term_and_holds_nobody_up() {
 async fn a_queue_or_terms_that_changed_meanwhile_cost_the_succession_and_not_the_resignation() {
     for case in ["gone", "again", "reserved", "counted"] {
         let store = Arc::new(Told::default());
-        let [a, b, c] = [
-            Queued::stand(&store, "a").await,
-            Queued::stand(&store, "b").await,
-            Queued::stand(&store, "c").await,
-        ];
+        let [a, b, c] = three(&store).await;
         let (first, _tasks) = a.lead().await;
         let next = a.prepare().await.unwrap();
         let successor = match case {

@@ -48,6 +48,23 @@ pub struct Candidate {
     pub mailbox: Arc<HeartbeatMailbox>,
 }
 
+#[cfg(test)]
+impl Candidate {
+    /// One that has nothing of the state yet and reaches no node, with virtual time.
+    pub fn fresh(record: CandidateRecord, store: Arc<dyn Store>, keys: Keys) -> Candidate {
+        Candidate {
+            record,
+            store,
+            keys,
+            clock: Arc::new(crate::clock::Virtual(tokio::time::Instant::now())),
+            metrics: Arc::new(Metrics::new()),
+            timing: Timing::default(),
+            mirror: None,
+            mailbox: Arc::new(HeartbeatMailbox::new(Arc::default())),
+        }
+    }
+}
+
 /// Why a win did not lead to leading.
 #[derive(Debug, thiserror::Error)]
 pub enum TakeoverError {

@@ -8,7 +8,6 @@ mod opening;
 mod steady;
 
 use super::*;
-use crate::clock::Virtual;
 use crate::record::{decode, encode};
 use crate::store::memory::MemoryStore;
 use crate::store::{Change, Compare, Outcome, Record, Store, Txn};
@@ -24,22 +23,13 @@ fn keys() -> Keys {
 }
 
 fn candidate(store: &Arc<MemoryStore>) -> Candidate {
-    let timing = Timing::default();
-    Candidate {
-        record: CandidateRecord {
-            name: "one".to_owned(),
-            election_ttl_ms: 5_000,
-            region_lease_ms: 5_000,
-            ..CandidateRecord::default()
-        },
-        store: store.clone(),
-        keys: keys(),
-        clock: Arc::new(Virtual(tokio::time::Instant::now())),
-        metrics: Arc::new(Metrics::new()),
-        timing,
-        mirror: None,
-        mailbox: Arc::new(crate::mailbox::HeartbeatMailbox::new(Arc::new(crate::pusher::Pushers::default()))),
-    }
+    let record = CandidateRecord {
+        name: "one".to_owned(),
+        election_ttl_ms: 5_000,
+        region_lease_ms: 5_000,
+        ..CandidateRecord::default()
+    };
+    Candidate::fresh(record, store.clone(), keys())
 }
 
 async fn write(store: &MemoryStore, change: Change) -> i64 {

@@ -8,7 +8,6 @@ use std::time::Duration;
 use metasrv_core::id::{Fence, RegionId};
 use metasrv_core::lease::LeadershipLease;
 use metasrv_core::time::BootTime;
-use metasrv_core::timing::Timing;
 use metasrv_proto::admin::CandidateRecord;
 
 use super::tests::{Followed, Manner, keys, node};
@@ -18,17 +17,12 @@ use crate::store::Change;
 
 impl Followed {
     fn candidate(&self) -> Candidate {
+        let record = CandidateRecord { name: "one".to_owned(), ..CandidateRecord::default() };
         Candidate {
-            record: CandidateRecord { name: "one".to_owned(), ..CandidateRecord::default() },
-            store: self.watched.store(),
-            keys: keys(),
             clock: Arc::clone(&self.mirror.shared.clock),
             metrics: Arc::clone(&self.mirror.shared.metrics),
-            timing: Timing::default(),
             mirror: Some(self.mirror.clone()),
-            mailbox: Arc::new(crate::mailbox::HeartbeatMailbox::new(Arc::new(
-                crate::pusher::Pushers::default(),
-            ))),
+            ..Candidate::fresh(record, self.watched.store(), keys())
         }
     }
 

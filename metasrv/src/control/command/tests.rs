@@ -12,7 +12,6 @@ use std::time::Duration;
 use metasrv_core::id::{Fence, Incarnation, NodeId, NodeKey, RegionId};
 use metasrv_core::lease::LeadershipLease;
 use metasrv_core::time::{BootTime, Clock};
-use metasrv_core::timing::Timing;
 use metasrv_proto::admin::set_failover_request::Order;
 use metasrv_proto::admin::{
     AnnounceRestartRequest, CandidateRecord, CordonNodeRequest, DecommissionNodeRequest, DrainNodeRequest,
@@ -27,7 +26,6 @@ use crate::control::{Command, ControlError};
 use crate::keys::Keys;
 use crate::leader::{Candidate, CreateError, Identity, Leader, Wanted, take_over};
 use crate::mailbox::HeartbeatMailbox;
-use crate::metrics::Metrics;
 use crate::pusher::{Pushers, Replaced, ResponseSender};
 use crate::record::{decode, encode};
 use crate::store::memory::MemoryStore;
@@ -83,14 +81,9 @@ async fn lead(
     };
     let create_revision = put(store, key.clone(), encode(&record)).await;
     let candidate = Candidate {
-        record,
-        store: store.clone(),
-        keys: keys(),
         clock: clock.clone(),
-        metrics: Arc::new(Metrics::new()),
-        timing: Timing::default(),
-        mirror: None,
         mailbox: Arc::new(HeartbeatMailbox::new(pushers.clone())),
+        ..Candidate::fresh(record, store.clone(), keys())
     };
     let now = clock.now();
     let lease = Arc::new(LeadershipLease::new(BootTime::MAX, Duration::from_secs(5)));

@@ -6,7 +6,6 @@ use std::time::Duration;
 use metasrv_core::id::{Fence, Incarnation, RegionId};
 use metasrv_core::lease::LeadershipLease;
 use metasrv_core::time::{BootTime, Clock};
-use metasrv_core::timing::Timing;
 use metasrv_proto::admin::{
     CancelProcedureRequest, CandidateRecord, EventsRecord, ListProceduresRequest, MigrateRegionRequest,
     NodeRecord, ProcedureRecord, ProcedureView, RouteRecord, StoredEvent,
@@ -22,7 +21,6 @@ use crate::clock::Virtual;
 use crate::control::{Command, ControlError};
 use crate::leader::{Candidate, Leader, take_over};
 use crate::mailbox::HeartbeatMailbox;
-use crate::metrics::Metrics;
 use crate::pusher::{Pushers, Replaced};
 use crate::record::{decode, encode};
 use crate::store::{Change, Outcome, Store, Txn};
@@ -64,14 +62,9 @@ async fn lead(
     };
     let create_revision = put(store, key.clone(), encode(&record)).await;
     let candidate = Candidate {
-        record,
-        store: store.clone(),
-        keys: keys(),
         clock: clock.clone(),
-        metrics: Arc::new(Metrics::new()),
-        timing: Timing::default(),
-        mirror: None,
         mailbox: Arc::clone(mailbox),
+        ..Candidate::fresh(record, store.clone(), keys())
     };
     let now = clock.now();
     let lease = Arc::new(LeadershipLease::new(BootTime::MAX, Duration::from_secs(5)));
